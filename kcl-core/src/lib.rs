@@ -1,0 +1,1 @@
+//! A Kinesis consumer framework: leases, lineage, delivery, checkpoints.

@@ -1,0 +1,1 @@
+//! An in-memory lease store for kcl-core.

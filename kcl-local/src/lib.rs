@@ -1,0 +1,1 @@
+//! A local Kinesis, DynamoDB and CloudWatch for tests and first steps.

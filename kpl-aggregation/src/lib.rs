@@ -1,0 +1,1 @@
+//! The KPL aggregated-record format: decode and encode, zero-copy, on bytes.
