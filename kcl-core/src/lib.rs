@@ -1,1 +1,31 @@
 //! A Kinesis consumer framework: leases, lineage, delivery, checkpoints.
+
+mod checkpointer;
+mod consumer;
+mod entropy;
+mod error;
+mod event;
+pub mod lease;
+pub mod model;
+pub mod plan;
+mod processor;
+mod retry;
+mod scheduler;
+mod settings;
+pub mod source;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod time;
+
+pub use checkpointer::{CheckpointError, CheckpointPolicy, Checkpointer};
+pub use consumer::{ShardReport, Stage};
+pub use entropy::Entropy;
+pub use error::{BoxError, Error, ErrorKind};
+pub use event::Event;
+pub use model::{InitialPosition, Position, Record, SequenceNumber, ShardId, WorkerId};
+pub use processor::{
+    AlwaysRetry, Callback, ErrorPolicy, OnError, ProcessorFailure, RecordBatch, RecordProcessor,
+    RecordProcessorFactory, ShardContext,
+};
+pub use settings::{OutOfRange, Settings};
+pub use time::{Clock, SystemClock, TokioClock};

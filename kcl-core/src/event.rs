@@ -1,0 +1,134 @@
+//! What a scheduler reports while it runs.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::lease::LossReason;
+use crate::model::{Checkpoint, Position, ShardId};
+use crate::processor::Callback;
+
+/// Something an operator may want to know. Delivered by [`SchedulerHandle::events`](crate::SchedulerHandle::events).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// This worker got a lease.
+    LeaseAcquired {
+        /// The shard.
+        shard: ShardId,
+        /// Why it was taken.
+        reason: String,
+    },
+    /// This worker no longer has a lease.
+    LeaseLost {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        reason: LossReason,
+    },
+    /// A shard was processed to its end and its children have leases.
+    ShardEnded {
+        /// The shard.
+        shard: ShardId,
+        /// Its children.
+        children: Vec<ShardId>,
+    },
+    /// A callback failed; what happens next is the error policy's decision.
+    CallbackFailed {
+        /// The shard.
+        shard: ShardId,
+        /// The callback.
+        callback: Callback,
+        /// How often it failed in a row.
+        failures: u32,
+        /// The error, with its causes.
+        error: String,
+    },
+    /// A batch was skipped because the error policy said so.
+    BatchSkipped {
+        /// The shard.
+        shard: ShardId,
+        /// The first record skipped.
+        first: Position,
+        /// The last record skipped.
+        last: Position,
+        /// How many records.
+        records: usize,
+    },
+    /// Aggregated records were dropped because their keys hash outside the shard.
+    RecordsOutOfRange {
+        /// The shard.
+        shard: ShardId,
+        /// How many records.
+        records: u64,
+    },
+    /// A record looked like an aggregate and is damaged; it was delivered whole, as a plain record.
+    DamagedAggregate {
+        /// The shard.
+        shard: ShardId,
+        /// The record.
+        position: Position,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Records may have been lost: the shard no longer holds what was to be read next.
+    DataLoss {
+        /// The shard.
+        shard: ShardId,
+        /// Where reading was to go on.
+        checkpoint: Checkpoint,
+        /// What was found.
+        reason: String,
+    },
+    /// A shard showed no sign of life for this long.
+    Stalled {
+        /// The shard.
+        shard: ShardId,
+        /// The stage it is in.
+        stage: String,
+        /// Since when.
+        silent_for: Duration,
+    },
+    /// Reading a shard fails again and again.
+    ReaderFailing {
+        /// The shard.
+        shard: ShardId,
+        /// How many attempts failed in a row.
+        failures: u32,
+        /// The latest error, with its causes.
+        error: String,
+    },
+    /// A row of the lease table cannot be read; it is left alone.
+    UnreadableLease {
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A consumer task ended although its lease is held; it is started again.
+    ConsumerRepaired {
+        /// The shard.
+        shard: ShardId,
+        /// What happened to it.
+        reason: String,
+    },
+}
+
+/// Sends events to whoever listens; nobody has to.
+#[derive(Clone, Debug)]
+pub(crate) struct EventSender(broadcast::Sender<Event>);
+
+impl EventSender {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self(broadcast::channel(capacity).0)
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        // Without listeners there is nobody to miss the event.
+        let _ = self.0.send(event);
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+}

@@ -1,0 +1,1 @@
+//! The worker: builder, loops, supervision, shutdown, snapshot.
