@@ -27,5 +27,9 @@ pub use processor::{
     AlwaysRetry, Callback, ErrorPolicy, OnError, ProcessorFailure, RecordBatch, RecordProcessor,
     RecordProcessorFactory, ShardContext,
 };
+pub use scheduler::{
+    ForeignLeases, Health, LeaseRuntime, Scheduler, SchedulerBuilder, SchedulerHandle, SchedulerPhase,
+    ShardOutcome, ShardSnapshot, ShutdownReport, Snapshot,
+};
 pub use settings::{OutOfRange, Settings};
 pub use time::{Clock, SystemClock, TokioClock};

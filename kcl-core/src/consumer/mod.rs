@@ -124,6 +124,8 @@ pub(crate) enum LineageError {
     Source(#[from] SourceError),
     #[error("the source reported the end of shard {0}, but the stream lists it as open")]
     StillOpen(ShardId),
+    #[error("shard {0} has ended, but the stream does not list its children yet")]
+    ChildrenUnknown(ShardId),
 }
 
 /// What all consumers of a scheduler share.

@@ -18,6 +18,8 @@ pub struct Standing {
     pub valid_until: Instant,
     /// What is asked of the holder.
     pub phase: Phase,
+    /// The stored checkpoint, as last confirmed.
+    pub checkpoint: Checkpoint,
 }
 
 /// What is asked of the holder of a lease.
@@ -190,6 +192,14 @@ impl LeaseHandle {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self.standing.borrow().phase, Phase::Lost(_))
+    }
+
+    /// The same hold, for a consumer that starts over: it begins at the checkpoint stored by now.
+    #[must_use]
+    pub(crate) fn restarted(&self) -> Self {
+        let mut lease = Lease::clone(&self.lease);
+        lease.checkpoint = self.standing.borrow().checkpoint;
+        Self { lease: Arc::new(lease), ..self.clone() }
     }
 
     /// Waits until the standing changes. Cancel-safe.

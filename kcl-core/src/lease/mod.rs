@@ -2,12 +2,14 @@
 
 mod error;
 mod handle;
+pub(crate) mod keeper;
 mod lease;
 mod observer;
 mod store;
 pub mod verb;
 
 pub use error::{StoreError, StoreErrorKind};
+pub(crate) use handle::Command;
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
 pub use lease::{AttemptToken, Lease, PendingCheckpoint};
 pub use observer::LeaseObserver;

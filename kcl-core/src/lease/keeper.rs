@@ -1,0 +1,799 @@
+//! The keeper of held leases: decides every write on their rows, one at a time per lease.
+//!
+//! A synchronous state machine. Its driver (the coordination loop) performs the attempts it asks for and brings
+//! back the answers; nothing here waits or calls a store.
+//!
+//! Rules: validity counts from before the confirmed attempt was sent (L-1); a write that was not answered is
+//! repeated, the same, until it is (L-2); a lease is renewed only while its consumer keeps its promise to show
+//! life (L-3); a checkpoint is a renewal, so renewals that one makes superfluous are not sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::handle::{CheckpointUpdate, Command, EndShard, Liveness, ReleaseTo, Standing};
+use super::verb::{Verb, Verdict};
+use super::{AttemptToken, Lease, LeaseHandle, LossReason, Phase, StoreError, Write};
+use crate::checkpointer::CheckpointError;
+use crate::entropy::Entropy;
+use crate::model::{Checkpoint, InitialPosition, ShardId, StreamIdentity, WorkerId};
+use crate::retry::Backoff;
+
+type Answer = oneshot::Sender<Result<(), CheckpointError>>;
+
+/// The durations and limits a keeper works with.
+#[derive(Clone, Debug)]
+pub(crate) struct KeeperSettings {
+    pub(crate) lease_duration: Duration,
+    pub(crate) safety_margin: Duration,
+    pub(crate) max_writes: usize,
+    /// How long a consumer may take from acquisition to its first promise.
+    pub(crate) first_promise: Duration,
+    /// What the leases of children say of stream and start.
+    pub(crate) stream: StreamIdentity,
+    pub(crate) initial: InitialPosition,
+}
+
+impl KeeperSettings {
+    /// How long after a confirmed write the next renewal is due.
+    pub(crate) fn renewal_interval(&self) -> Duration {
+        self.lease_duration / 3
+    }
+}
+
+/// How a lease is acquired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acquisition {
+    /// The row names this worker already: fence it.
+    Adopt,
+    /// The lease is free or its holder is dead.
+    Take,
+    /// The holder may be alive and will notice only when its validity ends: own the row, but start after that.
+    Steal,
+}
+
+/// A write to be sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Update(Verb),
+    Create(Lease),
+}
+
+/// One attempt of a write; the driver answers it through [`Keeper::answered`].
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) shard: ShardId,
+    pub(crate) call: Call,
+}
+
+/// What happened to leases; for events, logs and the next plan.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Acquired {
+        shard: ShardId,
+        reason: String,
+    },
+    /// A row was seen, as an answer to a write.
+    Seen(Lease),
+    /// A row is gone.
+    Gone(ShardId),
+    Lost {
+        shard: ShardId,
+        reason: LossReason,
+    },
+    Ended {
+        row: Lease,
+    },
+    WriteFailed {
+        shard: ShardId,
+        failures: u32,
+        error: Arc<StoreError>,
+    },
+}
+
+#[derive(Debug)]
+enum Goal {
+    Acquire,
+    CreateChild,
+    Renew,
+    Checkpoint(Vec<Answer>),
+    Release { answers: Vec<Answer>, reason: LossReason },
+    End(Vec<Answer>),
+}
+
+#[derive(Debug)]
+struct Operation {
+    goal: Goal,
+    call: Call,
+    /// When the first attempt was sent.
+    first_sent: Option<Instant>,
+    /// Whether an attempt went without an answer, so that the write may have landed or may still land.
+    unanswered: bool,
+    in_flight: bool,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    operation: Option<Operation>,
+    due: Option<Instant>,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+enum State {
+    Acquiring { how: Acquisition, reason: String, parent: Option<ShardId> },
+    Held(Box<Held>),
+}
+
+#[derive(Debug)]
+struct Held {
+    row: Lease,
+    standing: watch::Sender<Standing>,
+    handle: LeaseHandle,
+    liveness: Arc<Liveness>,
+    next_renewal: Instant,
+    announce_at: Instant,
+    checkpoints: Vec<(CheckpointUpdate, Answer)>,
+    release: Option<(Option<Checkpoint>, ReleaseTo, Answer)>,
+    end: Option<Ending>,
+}
+
+#[derive(Debug)]
+struct Ending {
+    children: BTreeSet<ShardId>,
+    without_lease: BTreeSet<ShardId>,
+    answers: Vec<Answer>,
+}
+
+/// The keeper. See the module.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    me: WorkerId,
+    settings: KeeperSettings,
+    entropy: Entropy,
+    commands: mpsc::Sender<Command>,
+    slots: BTreeMap<ShardId, Slot>,
+    schedule: BTreeSet<(Instant, ShardId)>,
+    in_flight: usize,
+    incarnations: u64,
+    outcomes: Vec<Outcome>,
+    changed: bool,
+}
+
+impl Keeper {
+    pub(crate) const fn new(
+        me: WorkerId,
+        settings: KeeperSettings,
+        entropy: Entropy,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            me,
+            settings,
+            entropy,
+            commands,
+            slots: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            in_flight: 0,
+            incarnations: 0,
+            outcomes: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// The rows of the leases held, as last confirmed.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Lease> {
+        self.slots.values().filter_map(|slot| match &slot.state {
+            State::Held(held) => Some(&held.row),
+            State::Acquiring { .. } => None,
+        })
+    }
+
+    /// The shards this keeper writes on: those held and those being acquired.
+    pub(crate) fn busy(&self) -> BTreeSet<ShardId> {
+        self.slots.keys().cloned().collect()
+    }
+
+    /// The handles consumers may run on by `now`, if they changed since the last call.
+    pub(crate) fn take_changed_handles(&mut self, now: Instant) -> Option<BTreeMap<ShardId, LeaseHandle>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let held = self.slots.iter().filter_map(|(shard, slot)| match &slot.state {
+            State::Held(held) if held.announce_at <= now => Some((shard.clone(), held.handle.clone())),
+            State::Held(_) => {
+                // Announced later: the wake-up at that time looks again.
+                self.changed = true;
+                None
+            }
+            State::Acquiring { .. } => None,
+        });
+        Some(held.collect())
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// When [`Keeper::due`] has something to do.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if self.in_flight >= self.settings.max_writes {
+            return None;
+        }
+        let write = self.schedule.first().map(|(due, _)| *due);
+        let announcement = self
+            .changed
+            .then(|| {
+                self.slots.values().filter_map(|slot| match &slot.state {
+                    State::Held(held) => Some(held.announce_at),
+                    State::Acquiring { .. } => None,
+                })
+            })
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > Instant::now())
+            .min();
+        write.into_iter().chain(announcement).min()
+    }
+
+    /// Starts to acquire a lease, unless it is held or being acquired.
+    pub(crate) fn acquire(&mut self, row: &Lease, how: Acquisition, reason: String, now: Instant) {
+        if self.slots.contains_key(&row.shard) {
+            return;
+        }
+        let token = self.token();
+        let verb = match how {
+            Acquisition::Adopt => Verb::renew(row, token),
+            Acquisition::Take | Acquisition::Steal => Verb::take(row, &self.me, token),
+        };
+        let state = State::Acquiring { how, reason, parent: None };
+        self.insert(row.shard.clone(), state, Operation::new(Goal::Acquire, Call::Update(verb)), now);
+    }
+
+    /// Takes note of a row that a listing showed.
+    pub(crate) fn note_row(&mut self, row: &Lease) {
+        let me = self.me.clone();
+        if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(&row.shard) {
+            // A listing may be older than the last write; only the request, which is never withdrawn while
+            // this worker owns the lease, is taken from it.
+            if row.is_owned_by(&me) && row.counter <= held.row.counter && row.requested_by.is_some() {
+                held.row.requested_by.clone_from(&row.requested_by);
+                held.show_request(&me);
+            }
+        }
+    }
+
+    /// Carries out a consumer's request. `Read` is not for the keeper.
+    pub(crate) fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Checkpoint { shard, incarnation, update, answer } => {
+                match self.held_mut(&shard, incarnation) {
+                    Some(held) => held.checkpoints.push((update, answer)),
+                    None => return refuse(answer),
+                }
+                self.schedule_at(&shard, now);
+            }
+            Command::Release { shard, incarnation, checkpoint, to, answer } => {
+                match self.held_mut(&shard, incarnation) {
+                    Some(held) => held.release = Some((checkpoint, to, answer)),
+                    None => return refuse(answer),
+                }
+                self.schedule_at(&shard, now);
+            }
+            Command::End { shard, incarnation, end, answer } => {
+                self.begin_end(&shard, incarnation, end, answer, now);
+            }
+            Command::Read { .. } => {}
+        }
+    }
+
+    /// Stops renewing and forgets every lease; consumers see them as lost.
+    pub(crate) fn abandon_all(&mut self, reason: &LossReason) {
+        let shards: Vec<ShardId> = self.slots.keys().cloned().collect();
+        for shard in shards {
+            self.drop_slot(&shard, reason.clone());
+        }
+    }
+
+    /// The attempts to be sent now, oldest due first, at most as many as may be under way.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Attempt> {
+        let mut attempts = Vec::new();
+        while self.in_flight < self.settings.max_writes {
+            let Some((due, shard)) = self.schedule.first().cloned() else { break };
+            if due > now {
+                break;
+            }
+            self.schedule.remove(&(due, shard.clone()));
+            if let Some(slot) = self.slots.get_mut(&shard) {
+                slot.due = None;
+            }
+            if let Some(attempt) = self.start(&shard, now) {
+                self.in_flight += 1;
+                attempts.push(attempt);
+            }
+        }
+        attempts
+    }
+
+    /// Takes the answer of an attempt that was sent at `sent`.
+    pub(crate) fn answered(
+        &mut self,
+        shard: &ShardId,
+        result: Result<Write, Arc<StoreError>>,
+        sent: Instant,
+        now: Instant,
+    ) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(slot) = self.slots.get_mut(shard) else { return };
+        let Some(operation) = slot.operation.as_mut() else { return };
+        operation.in_flight = false;
+        match result {
+            Err(error) => self.failed(shard, error, now),
+            Ok(write) => {
+                let repeated = operation.unanswered;
+                let verdict = match &operation.call {
+                    Call::Update(verb) => verb.judge(write, repeated),
+                    Call::Create(lease) => judge_create(lease, write, repeated),
+                };
+                // The answered attempt wrote the row no earlier than it was sent; a row recognised by its token
+                // may have been written by any earlier attempt.
+                let first = operation.first_sent.unwrap_or(sent);
+                slot.backoff.reset();
+                let Some(operation) = slot.operation.take() else { return };
+                match verdict {
+                    Verdict::InForce(row) => {
+                        let written_after = if repeated { first } else { sent };
+                        self.confirmed(shard, operation.goal, row, written_after, now);
+                    }
+                    Verdict::Overwritten(row) => self.overwritten(shard, operation.goal, row, now),
+                    Verdict::Refused(row) => self.refused(shard, operation.goal, row, now),
+                }
+            }
+        }
+    }
+
+    // --- starting writes ---------------------------------------------------------------------------------
+
+    fn start(&mut self, shard: &ShardId, now: Instant) -> Option<Attempt> {
+        let token = self.token();
+        let slot = self.slots.get_mut(shard)?;
+        if slot.operation.is_none() {
+            let State::Held(held) = &mut slot.state else { return None };
+            slot.operation = held.next_operation(token, now);
+            if slot.operation.is_none() {
+                let next = held.next_renewal;
+                self.schedule_at(shard, next);
+                return None;
+            }
+        }
+        let operation = slot.operation.as_mut()?;
+        if operation.in_flight {
+            return None;
+        }
+        operation.in_flight = true;
+        operation.first_sent.get_or_insert(now);
+        Some(Attempt { shard: shard.clone(), call: operation.call.clone() })
+    }
+
+    fn begin_end(&mut self, shard: &ShardId, incarnation: u64, end: EndShard, answer: Answer, now: Instant) {
+        let me = self.me.clone();
+        let token = self.token();
+        let Some(held) = self.held_mut(shard, incarnation) else { return refuse(answer) };
+        if let Some(ending) = held.end.as_mut() {
+            ending.answers.push(answer);
+            return;
+        }
+        let row = held.row.clone();
+        let children =
+            crate::plan::child_leases(&row, &end.children, &me, self.settings.initial, &self.settings.stream);
+        let ids: BTreeSet<ShardId> = children.iter().map(|child| child.shard.clone()).collect();
+        let mut without_lease = BTreeSet::new();
+        let mut to_create = Vec::new();
+        for mut child in children {
+            child.token = Some(token);
+            if !self.slots.contains_key(&child.shard) {
+                without_lease.insert(child.shard.clone());
+                to_create.push(child);
+            }
+        }
+        let ready = without_lease.is_empty();
+        if let Some(held) = self.held_mut(shard, incarnation) {
+            held.end = Some(Ending { children: ids, without_lease, answers: vec![answer] });
+        }
+        for child in to_create {
+            let state = State::Acquiring {
+                how: Acquisition::Take,
+                reason: format!("child of {shard}"),
+                parent: Some(shard.clone()),
+            };
+            let operation = Operation::new(Goal::CreateChild, Call::Create(child.clone()));
+            self.insert(child.shard, state, operation, now);
+        }
+        if ready {
+            self.schedule_at(shard, now);
+        }
+    }
+
+    // --- judging answers ---------------------------------------------------------------------------------
+
+    fn confirmed(&mut self, shard: &ShardId, goal: Goal, row: Lease, written_after: Instant, now: Instant) {
+        match goal {
+            Goal::Acquire | Goal::CreateChild => self.acquired(shard, row, written_after, now),
+            Goal::Renew => self.still_held(shard, row, written_after, now),
+            Goal::Checkpoint(answers) => {
+                self.still_held(shard, row, written_after, now);
+                answers.into_iter().for_each(accept);
+            }
+            Goal::Release { answers, reason } => {
+                self.outcomes.push(Outcome::Seen(row));
+                self.drop_slot(shard, reason);
+                answers.into_iter().for_each(accept);
+            }
+            Goal::End(answers) => {
+                self.outcomes.push(Outcome::Ended { row });
+                self.drop_slot(shard, LossReason::Ended);
+                answers.into_iter().for_each(accept);
+            }
+        }
+    }
+
+    fn acquired(&mut self, shard: &ShardId, row: Lease, written_after: Instant, now: Instant) {
+        let (duration, margin) = (self.settings.lease_duration, self.settings.safety_margin);
+        let (renewal, first_promise) = (self.settings.renewal_interval(), self.settings.first_promise);
+        let spread = 0.5 + self.entropy.unit() / 2.0;
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        let Some(slot) = self.slots.get_mut(shard) else { return };
+        let State::Acquiring { how, reason, parent } = &slot.state else { return };
+        let announce_at = match how {
+            Acquisition::Adopt | Acquisition::Take => now,
+            Acquisition::Steal => now + duration,
+        };
+        let parent = parent.clone();
+        self.outcomes.push(Outcome::Acquired { shard: shard.clone(), reason: reason.clone() });
+        let (standing, shown) = watch::channel(Standing {
+            valid_until: written_after + duration - margin,
+            phase: Phase::Held,
+            checkpoint: row.checkpoint,
+        });
+        let liveness = Arc::new(Liveness::new(first_promise + (announce_at - now)));
+        let handle =
+            LeaseHandle::new(row.clone(), incarnation, shown, self.commands.clone(), Arc::clone(&liveness));
+        let next_renewal = written_after + renewal.mul_f64(spread);
+        slot.state = State::Held(Box::new(Held {
+            row,
+            standing,
+            handle,
+            liveness,
+            next_renewal,
+            announce_at,
+            checkpoints: Vec::new(),
+            release: None,
+            end: None,
+        }));
+        self.changed = true;
+        self.schedule_at(shard, next_renewal);
+        self.child_settled(parent.as_ref(), shard, now);
+    }
+
+    fn still_held(&mut self, shard: &ShardId, row: Lease, written_after: Instant, now: Instant) {
+        let renewal = self.settings.renewal_interval();
+        let validity = self.settings.lease_duration - self.settings.safety_margin;
+        let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(shard) else { return };
+        held.row = row;
+        held.next_renewal = written_after + renewal;
+        let valid_until = written_after + validity;
+        let checkpoint = held.row.checkpoint;
+        held.standing.send_modify(|standing| {
+            standing.valid_until = standing.valid_until.max(valid_until);
+            standing.checkpoint = checkpoint;
+        });
+        held.show_request(&self.me);
+        let next = if held.has_work() { now } else { held.next_renewal };
+        self.schedule_at(shard, next);
+    }
+
+    fn overwritten(&mut self, shard: &ShardId, goal: Goal, row: Lease, now: Instant) {
+        // The write landed before somebody else's did: what was asked for is done, the lease is not ours.
+        let reason = LossReason::Taken { by: row.owner.clone() };
+        let answers = match goal {
+            Goal::Checkpoint(answers) | Goal::Release { answers, .. } | Goal::End(answers) => answers,
+            Goal::Acquire | Goal::CreateChild | Goal::Renew => Vec::new(),
+        };
+        self.outcomes.push(Outcome::Seen(row));
+        let parent = self.parent_of(shard);
+        self.drop_slot(shard, reason);
+        answers.into_iter().for_each(accept);
+        self.child_settled(parent.as_ref(), shard, now);
+    }
+
+    fn refused(&mut self, shard: &ShardId, goal: Goal, row: Option<Lease>, now: Instant) {
+        let reason =
+            row.as_ref().map_or(LossReason::Deleted, |row| LossReason::Taken { by: row.owner.clone() });
+        let parent = self.parent_of(shard);
+        match row {
+            Some(row) => self.outcomes.push(Outcome::Seen(row)),
+            None => self.outcomes.push(Outcome::Gone(shard.clone())),
+        }
+        match goal {
+            Goal::Checkpoint(answers) | Goal::End(answers) | Goal::Release { answers, .. } => {
+                answers.into_iter().for_each(refuse);
+            }
+            Goal::Acquire | Goal::CreateChild | Goal::Renew => {}
+        }
+        self.drop_slot(shard, reason);
+        // A child that exists already, whoever made it, is what the end of its parent needs.
+        self.child_settled(parent.as_ref(), shard, now);
+    }
+
+    fn failed(&mut self, shard: &ShardId, error: Arc<StoreError>, now: Instant) {
+        let Some(slot) = self.slots.get_mut(shard) else { return };
+        let Some(operation) = slot.operation.as_mut() else { return };
+        operation.failures += 1;
+        operation.unanswered |= error.may_have_applied();
+        let failures = operation.failures;
+        self.outcomes.push(Outcome::WriteFailed {
+            shard: shard.clone(),
+            failures,
+            error: Arc::clone(&error),
+        });
+        let hopeless = !error.is_retryable() && !operation.unanswered;
+        match &mut operation.goal {
+            // Nothing of an acquisition is in force yet. If it should land late, the row will name this worker
+            // without being held, and is adopted by a fencing write.
+            Goal::Acquire if failures >= 3 || hopeless => {
+                self.remove(shard);
+            }
+            Goal::Checkpoint(answers) | Goal::End(answers) if hopeless => {
+                for answer in answers.drain(..) {
+                    let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
+                }
+                slot.operation = None;
+                let delay = slot.backoff.next_delay();
+                self.schedule_at(shard, now + delay);
+            }
+            Goal::Release { answers, reason } if hopeless => {
+                for answer in answers.drain(..) {
+                    let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
+                }
+                let reason = reason.clone();
+                self.drop_slot(shard, reason);
+            }
+            _ => {
+                let delay = slot.backoff.next_delay();
+                self.schedule_at(shard, now + delay);
+            }
+        }
+    }
+
+    /// The parent whose end waits for the lease of this child to be created.
+    fn parent_of(&self, child: &ShardId) -> Option<ShardId> {
+        match &self.slots.get(child)?.state {
+            State::Acquiring { parent, .. } => parent.clone(),
+            State::Held(_) => None,
+        }
+    }
+
+    fn child_settled(&mut self, parent: Option<&ShardId>, child: &ShardId, now: Instant) {
+        let Some(parent) = parent else { return };
+        let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(parent) else { return };
+        let Some(ending) = held.end.as_mut() else { return };
+        ending.without_lease.remove(child);
+        if ending.without_lease.is_empty() {
+            self.schedule_at(parent, now);
+        }
+    }
+
+    // --- slots and schedule ------------------------------------------------------------------------------
+
+    fn token(&self) -> AttemptToken {
+        AttemptToken(self.entropy.uuid())
+    }
+
+    fn held_mut(&mut self, shard: &ShardId, incarnation: u64) -> Option<&mut Held> {
+        match self.slots.get_mut(shard).map(|slot| &mut slot.state) {
+            Some(State::Held(held)) if held.handle.incarnation() == incarnation && !held.handle.is_lost() => {
+                Some(held)
+            }
+            _ => None,
+        }
+    }
+
+    fn insert(&mut self, shard: ShardId, state: State, operation: Operation, now: Instant) {
+        let cap = self.settings.lease_duration / 10;
+        let backoff = Backoff::new(Duration::from_millis(50).min(cap), cap, self.entropy.clone());
+        let slot = Slot { state, operation: Some(operation), due: None, backoff };
+        self.slots.insert(shard.clone(), slot);
+        self.schedule_at(&shard, now);
+    }
+
+    /// Moves the slot's wake-up to `at`, or leaves an earlier one.
+    fn schedule_at(&mut self, shard: &ShardId, at: Instant) {
+        let Some(slot) = self.slots.get_mut(shard) else { return };
+        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight) {
+            return;
+        }
+        if let Some(due) = slot.due {
+            if due <= at {
+                return;
+            }
+            self.schedule.remove(&(due, shard.clone()));
+        }
+        slot.due = Some(at);
+        self.schedule.insert((at, shard.clone()));
+    }
+
+    fn remove(&mut self, shard: &ShardId) -> Option<Slot> {
+        let slot = self.slots.remove(shard)?;
+        if let Some(due) = slot.due {
+            self.schedule.remove(&(due, shard.clone()));
+        }
+        Some(slot)
+    }
+
+    /// Forgets a lease and tells whoever holds a handle.
+    fn drop_slot(&mut self, shard: &ShardId, reason: LossReason) {
+        let Some(slot) = self.remove(shard) else { return };
+        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight) {
+            // The answer will find no slot; its place is given back here.
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        if let State::Held(held) = slot.state {
+            held.standing.send_modify(|standing| standing.phase = Phase::Lost(reason.clone()));
+            for (_, answer) in held.checkpoints {
+                refuse(answer);
+            }
+            if let Some((_, _, answer)) = held.release {
+                refuse(answer);
+            }
+            if let Some(ending) = held.end {
+                ending.answers.into_iter().for_each(refuse);
+            }
+            self.changed = true;
+            self.outcomes.push(Outcome::Lost { shard: shard.clone(), reason });
+        }
+    }
+}
+
+impl Operation {
+    const fn new(goal: Goal, call: Call) -> Self {
+        Self { goal, call, first_sent: None, unanswered: false, in_flight: false, failures: 0 }
+    }
+}
+
+impl Held {
+    fn has_work(&self) -> bool {
+        self.release.is_some()
+            || !self.checkpoints.is_empty()
+            || self.end.as_ref().is_some_and(|ending| ending.without_lease.is_empty())
+    }
+
+    /// Shows consumers who asked for the lease.
+    fn show_request(&self, me: &WorkerId) {
+        let phase = match &self.row.requested_by {
+            Some(worker) if worker != me => Phase::HandOver(worker.clone()),
+            Some(_) | None => Phase::Held,
+        };
+        self.standing.send_if_modified(|standing| {
+            let changes = !matches!(standing.phase, Phase::Lost(_)) && standing.phase != phase;
+            if changes {
+                standing.phase = phase;
+            }
+            changes
+        });
+    }
+
+    /// The next write, if one is needed now. Prefers what ends the lease, then checkpoints, then renewal.
+    fn next_operation(&mut self, token: AttemptToken, now: Instant) -> Option<Operation> {
+        if let Some((checkpoint, to, answer)) = self.release.take() {
+            let (queued, mut answers) = self.take_checkpoints();
+            answers.push(answer);
+            let checkpoint = checkpoint.into_iter().chain(queued).max().filter(|c| *c > self.row.checkpoint);
+            let successor = match to {
+                ReleaseTo::Anybody => None,
+                ReleaseTo::Worker(worker) => Some(worker),
+            };
+            let verb = Verb::release(&self.row, checkpoint, successor, token);
+            let goal = Goal::Release { answers, reason: LossReason::Released };
+            return Some(Operation::new(goal, Call::Update(verb)));
+        }
+        if self.end.as_ref().is_some_and(|ending| ending.without_lease.is_empty()) {
+            let ending = self.end.take()?;
+            let verb = Verb::end(&self.row, ending.children, token);
+            return Some(Operation::new(Goal::End(ending.answers), Call::Update(verb)));
+        }
+        if let Some(operation) = self.checkpoint_operation(token) {
+            return Some(operation);
+        }
+        if now < self.next_renewal {
+            return None;
+        }
+        if self.liveness.is_alive() {
+            return Some(Operation::new(Goal::Renew, Call::Update(Verb::renew(&self.row, token))));
+        }
+        // The consumer broke its promise. It may still be running, so it is told before the lease is given up.
+        self.standing.send_modify(|standing| standing.phase = Phase::Lost(LossReason::Stalled));
+        let verb = Verb::release(&self.row, None, None, token);
+        let goal = Goal::Release { answers: Vec::new(), reason: LossReason::Stalled };
+        Some(Operation::new(goal, Call::Update(verb)))
+    }
+
+    fn checkpoint_operation(&mut self, token: AttemptToken) -> Option<Operation> {
+        let prepared =
+            self.checkpoints.iter().rposition(|(update, _)| matches!(update, CheckpointUpdate::Prepare(_)));
+        if let Some(index) = prepared
+            && self.checkpoints[..index].iter().all(|(update, _)| match update {
+                CheckpointUpdate::Commit(checkpoint) => *checkpoint <= self.row.checkpoint,
+                CheckpointUpdate::Prepare(_) => true,
+            })
+        {
+            // Only prepared checkpoints (and commits that are stored already) precede: the latest counts.
+            let rest = self.checkpoints.split_off(index + 1);
+            let mut taken = std::mem::replace(&mut self.checkpoints, rest);
+            let (update, answer) = taken.pop()?;
+            let mut answers: Vec<Answer> = taken.into_iter().map(|(_, answer)| answer).collect();
+            answers.push(answer);
+            let CheckpointUpdate::Prepare(pending) = update else { return None };
+            let verb = Verb::prepare_checkpoint(&self.row, pending, token);
+            return Some(Operation::new(Goal::Checkpoint(answers), Call::Update(verb)));
+        }
+        let (checkpoint, answers) = self.take_checkpoints();
+        match checkpoint {
+            Some(checkpoint) if checkpoint > self.row.checkpoint => {
+                let verb = Verb::checkpoint(&self.row, checkpoint, token);
+                Some(Operation::new(Goal::Checkpoint(answers), Call::Update(verb)))
+            }
+            // Old and repeated positions are stored already (D-2).
+            _ => {
+                answers.into_iter().for_each(accept);
+                None
+            }
+        }
+    }
+
+    /// Takes the commits that come before the next prepared checkpoint, or all of them; the largest counts.
+    fn take_checkpoints(&mut self) -> (Option<Checkpoint>, Vec<Answer>) {
+        let end = self
+            .checkpoints
+            .iter()
+            .position(|(update, _)| matches!(update, CheckpointUpdate::Prepare(_)))
+            .unwrap_or(self.checkpoints.len());
+        let mut largest = None;
+        let mut answers = Vec::with_capacity(end);
+        for (update, answer) in self.checkpoints.drain(..end) {
+            if let CheckpointUpdate::Commit(checkpoint) = update {
+                largest = largest.max(Some(checkpoint));
+            }
+            answers.push(answer);
+        }
+        (largest, answers)
+    }
+}
+
+fn judge_create(lease: &Lease, answer: Write, sent_before: bool) -> Verdict {
+    match answer {
+        Write::Applied(row) => Verdict::InForce(row),
+        Write::Conflict(Some(row)) if sent_before && row.token.is_some() && row.token == lease.token => {
+            if row.counter == lease.counter { Verdict::InForce(row) } else { Verdict::Overwritten(row) }
+        }
+        Write::Conflict(row) => Verdict::Refused(row),
+    }
+}
+
+// A consumer that no longer waits for its answer has none to miss.
+fn accept(answer: Answer) {
+    let _ = answer.send(Ok(()));
+}
+
+fn refuse(answer: Answer) {
+    let _ = answer.send(Err(CheckpointError::LeaseLost));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+use std::sync::Arc;
+
+use crate::checkpointer::CheckpointPolicy;
+use crate::entropy::Entropy;
+use crate::error::{Error, ErrorKind};
+use crate::lease::LeaseStore;
+use crate::model::{InitialPosition, WorkerId};
+use crate::processor::{AlwaysRetry, ErrorPolicy, RecordProcessorFactory};
+use crate::settings::Settings;
+use crate::source::StreamSource;
+use crate::time::{Clock, SystemClock};
+
+use super::Scheduler;
+
+/// What to do when the lease table holds leases that do not belong to the stream: of another stream, of an
+/// earlier stream of the same name, or with checkpoints the shards do not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForeignLeases {
+    /// Refuse to start, and say what was found.
+    #[default]
+    Refuse,
+    /// Work on the table as it is. Checkpoints a shard does not know make that shard fail visibly.
+    Adopt,
+    /// Delete those leases and start over at the initial position.
+    Reset,
+}
+
+/// Where lease writes are driven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseRuntime {
+    /// On an OS thread of their own, so that processors that block every thread of the runtime cannot delay
+    /// renewals. The lease store's client must not share connections with the runtime: give it its own.
+    #[default]
+    OwnThread,
+    /// On the runtime `run()` is called on. For tests under a paused clock.
+    Shared,
+}
+
+/// Builds a [`Scheduler`]. Made by [`Scheduler::builder`].
+pub struct SchedulerBuilder {
+    pub(super) application: String,
+    pub(super) worker: Option<WorkerId>,
+    pub(super) source: Option<Arc<dyn StreamSource>>,
+    pub(super) store: Option<Arc<dyn LeaseStore>>,
+    pub(super) factory: Option<Arc<dyn RecordProcessorFactory>>,
+    pub(super) error_policy: Arc<dyn ErrorPolicy>,
+    pub(super) checkpoint_policy: CheckpointPolicy,
+    pub(super) initial: InitialPosition,
+    pub(super) foreign: ForeignLeases,
+    pub(super) runtime: LeaseRuntime,
+    pub(super) settings: Settings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Entropy,
+}
+
+impl std::fmt::Debug for SchedulerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SchedulerBuilder")
+            .field("application", &self.application)
+            .field("worker", &self.worker)
+            .field("source", &self.source)
+            .field("store", &self.store)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SchedulerBuilder {
+    pub(super) fn new(application: String) -> Self {
+        Self {
+            application,
+            worker: None,
+            source: None,
+            store: None,
+            factory: None,
+            error_policy: Arc::new(AlwaysRetry),
+            checkpoint_policy: CheckpointPolicy::default(),
+            initial: InitialPosition::default(),
+            foreign: ForeignLeases::default(),
+            runtime: LeaseRuntime::default(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+            entropy: Entropy::default(),
+        }
+    }
+
+    /// The stream to read. Required.
+    #[must_use]
+    pub fn stream(mut self, source: impl StreamSource) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Where leases are kept. Required.
+    #[must_use]
+    pub fn lease_store(mut self, store: impl LeaseStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Makes the processors: a [`RecordProcessorFactory`] or a closure `Fn(&ShardContext) -> P`. Required.
+    #[must_use]
+    pub fn processor(mut self, factory: impl RecordProcessorFactory) -> Self {
+        self.factory = Some(Arc::new(factory));
+        self
+    }
+
+    /// This worker's id, unique among all that run. Default: a random UUID.
+    ///
+    /// A worker that is started again under its old id goes on with its leases at once.
+    #[must_use]
+    #[doc(alias = "workerIdentifier")]
+    pub fn worker_id(mut self, worker: impl Into<WorkerId>) -> Self {
+        self.worker = Some(worker.into());
+        self
+    }
+
+    /// Where to start on shards the application has no checkpoint for. Default: with the oldest record.
+    #[must_use]
+    #[doc(alias = "initialPositionInStream")]
+    pub const fn initial_position(mut self, initial: InitialPosition) -> Self {
+        self.initial = initial;
+        self
+    }
+
+    /// What a failed callback means. Default: the same call again, without end ([`AlwaysRetry`]).
+    #[must_use]
+    pub fn error_policy(mut self, policy: impl ErrorPolicy) -> Self {
+        self.error_policy = Arc::new(policy);
+        self
+    }
+
+    /// Who stores checkpoints, and when. Default: the processor.
+    #[must_use]
+    pub const fn checkpoint_policy(mut self, policy: CheckpointPolicy) -> Self {
+        self.checkpoint_policy = policy;
+        self
+    }
+
+    /// What to do with leases that do not belong to the stream. Default: refuse to start.
+    #[must_use]
+    pub const fn foreign_leases(mut self, foreign: ForeignLeases) -> Self {
+        self.foreign = foreign;
+        self
+    }
+
+    /// Where lease writes are driven. Default: on a thread of their own.
+    #[must_use]
+    pub const fn lease_runtime(mut self, runtime: LeaseRuntime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The wall clock. Default: the operating system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The source of randomness. Default: seeded by the operating system.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Entropy) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// Checks everything and builds the scheduler. Calls nothing yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] with every problem, one to a line.
+    pub fn build(self) -> Result<Scheduler, Error> {
+        let mut problems = self.settings.problems();
+        if self.application.trim().is_empty() {
+            problems.push("the application must have a name".to_owned());
+        }
+        if let Some(worker) = &self.worker {
+            problems.extend(worker_id_problem(worker));
+        }
+        if let CheckpointPolicy::Every(interval) = self.checkpoint_policy
+            && interval.is_zero()
+        {
+            problems.push("the checkpoint interval must be above zero".to_owned());
+        }
+        let worker = self.worker.clone().unwrap_or_else(|| WorkerId::new(self.entropy.uuid().to_string()));
+        match (self.source.clone(), self.store.clone(), self.factory.clone()) {
+            (Some(source), Some(store), Some(factory)) if problems.is_empty() => {
+                Ok(Scheduler::new(self, worker, source, store, factory))
+            }
+            (source, store, factory) => {
+                let missing = [
+                    (source.is_none(), "a stream is missing: call stream()"),
+                    (store.is_none(), "a lease store is missing: call lease_store()"),
+                    (factory.is_none(), "a processor is missing: call processor()"),
+                ];
+                problems.extend(missing.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()));
+                let list = problems.join("\n- ");
+                Err(Error::new(ErrorKind::Config, format!("the configuration makes no sense:\n- {list}")))
+            }
+        }
+    }
+}
+
+fn worker_id_problem(worker: &WorkerId) -> Option<String> {
+    // Keys of other rows a lease table can hold (Java KCL 3.5, and our own fleet rows).
+    let taken = ["Leader", "Migration3.0", "TableMigration3.5"];
+    let text = worker.as_str();
+    if text.trim().is_empty() {
+        return Some("the worker id must not be empty".to_owned());
+    }
+    (taken.contains(&text) || text.starts_with("shardId-") || text.starts_with("kcl:fleet:"))
+        .then(|| format!("the worker id {text:?} is the key of another kind of row; choose another"))
+}

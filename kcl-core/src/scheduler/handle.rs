@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::coordination::TableView;
+use super::report::{Health, Running, SchedulerPhase, ShardSnapshot, ShutdownReport, Snapshot};
+use crate::event::{Event, EventSender};
+use crate::model::{ShardId, WorkerId};
+use crate::settings::Settings;
+
+/// A request to a scheduler.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Shutdown { deadline: Duration, answer: oneshot::Sender<ShutdownReport> },
+    Pause(Option<ShardId>),
+    Resume(Option<ShardId>),
+}
+
+/// What a scheduler shows to its handles.
+#[derive(Clone, Debug)]
+pub(crate) struct SchedulerView {
+    pub(crate) phase: SchedulerPhase,
+    pub(crate) running: Running,
+    pub(crate) table: Option<watch::Receiver<Arc<TableView>>>,
+}
+
+/// Steers and watches a running scheduler. Clones steer the same one.
+#[derive(Clone, Debug)]
+pub struct SchedulerHandle {
+    pub(crate) worker: WorkerId,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) view: watch::Receiver<SchedulerView>,
+    pub(crate) events: EventSender,
+}
+
+impl SchedulerHandle {
+    /// Stops the scheduler: takes nothing more, lets running callbacks end, calls `shutdown_requested`, releases
+    /// each lease, and returns what came of each shard. Works at any time; a scheduler that does not run yet
+    /// will stop as soon as it does.
+    ///
+    /// Returns by `deadline`: what is not released by then is dropped, and its lease runs out by itself. A
+    /// second call with a shorter deadline shortens the first one's.
+    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Shutdown { deadline, answer }).await.is_err() {
+            return ShutdownReport::default();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Stops deliveries, of one shard or of all, and keeps the leases. Reading ahead goes on within its budget.
+    pub async fn pause(&self, shard: Option<ShardId>) {
+        // A scheduler that has ended delivers nothing anyway.
+        let _ = self.requests.send(Request::Pause(shard)).await;
+    }
+
+    /// Ends a pause, of one shard or of all.
+    pub async fn resume(&self, shard: Option<ShardId>) {
+        // A scheduler that has ended stays ended.
+        let _ = self.requests.send(Request::Resume(shard)).await;
+    }
+
+    /// This worker's id.
+    #[must_use]
+    pub const fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    /// What the scheduler shows right now. Cheap; calls nothing.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let view = self.view.borrow().clone();
+        let table = view.table.as_ref().map(|table| Arc::clone(&table.borrow())).unwrap_or_default();
+        let mut snapshot = Snapshot::of_table(self.worker.clone(), view.phase, &table);
+        let now = Instant::now();
+        let shards: BTreeMap<ShardId, ShardSnapshot> = view
+            .running
+            .iter()
+            .map(|(shard, running)| {
+                let report = running.report.borrow().clone();
+                (shard.clone(), ShardSnapshot::new(report, &running.handle.standing(), now))
+            })
+            .collect();
+        snapshot.shards = shards;
+        snapshot
+    }
+
+    /// How well the scheduler is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::of(&self.snapshot(), self.settings.lease_scan_interval, self.settings.lease_duration)
+    }
+
+    /// The events from now on. A listener that falls more than 1,024 events behind misses the oldest and is told.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Waits until the scheduler runs: the table is prepared, the shards are listed. Returns at once if it has
+    /// ended. Cancel-safe.
+    pub async fn ready(&self) {
+        let mut view = self.view.clone();
+        let started =
+            |view: &SchedulerView| !matches!(view.phase, SchedulerPhase::Created | SchedulerPhase::Starting);
+        // An error means that the scheduler has ended.
+        let _ = view.wait_for(started).await;
+    }
+}

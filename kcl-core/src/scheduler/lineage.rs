@@ -1,0 +1,129 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::coordination::TableView;
+use crate::consumer::{Lineage, LineageError};
+use crate::lease::{Command, Lease, StoreError, StoreErrorKind};
+use crate::model::{ChildShard, InitialPosition, Shard, ShardId, StreamIdentity};
+use crate::plan::{self, SyncInput};
+use crate::source::{SourceError, SourceErrorKind};
+
+/// The stream's shards as last listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Listing {
+    /// When the listing was begun; what happened before is in it.
+    pub(crate) begun: Instant,
+    pub(crate) shards: Arc<Vec<Shard>>,
+}
+
+/// How long a consumer waits for a listing it asked for before it reports that none came.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What consumers learn of other shards: from the lease table and from the stream's listing, each read once for
+/// all who ask.
+#[derive(Debug)]
+pub(crate) struct StreamLineage {
+    pub(crate) stream: StreamIdentity,
+    pub(crate) initial: InitialPosition,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) table: watch::Receiver<Arc<TableView>>,
+    pub(crate) ended: watch::Receiver<u64>,
+    pub(crate) listing: watch::Receiver<Listing>,
+    pub(crate) listing_wanted: Arc<Notify>,
+}
+
+impl StreamLineage {
+    async fn read(&self, shards: BTreeSet<ShardId>) -> Result<Vec<Lease>, StoreError> {
+        let closed = || {
+            StoreError::new(
+                StoreErrorKind::Unavailable,
+                "GetItem",
+                "lease table",
+                "the scheduler is stopping",
+            )
+        };
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Read { shards, answer }).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Waits for a listing begun after now.
+    async fn fresh_listing(&self) -> Result<Listing, SourceError> {
+        let asked = Instant::now();
+        let mut listing = self.listing.clone();
+        self.listing_wanted.notify_one();
+        let fresh = tokio::time::timeout(LISTING_TIMEOUT, listing.wait_for(|listing| listing.begun >= asked));
+        match fresh.await {
+            Ok(Ok(listing)) => Ok(listing.clone()),
+            Ok(Err(_)) | Err(_) => Err(SourceError::new(
+                SourceErrorKind::Unavailable,
+                "ListShards",
+                self.stream.arn.clone(),
+                "the stream's shards could not be listed in time",
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Lineage for StreamLineage {
+    async fn parents_done(&self, lease: &Lease) -> Result<bool, LineageError> {
+        if lease.parents.is_empty() {
+            return Ok(true);
+        }
+        let rows = self.read(lease.parents.clone()).await?;
+        let mut leases = self.table.borrow().leases.clone();
+        for parent in &lease.parents {
+            leases.remove(parent);
+        }
+        leases.extend(rows.into_iter().map(|row| (row.shard.clone(), row)));
+        let awaits_a_row = lease.parents.iter().any(|parent| !leases.contains_key(parent));
+        let sync = awaits_a_row.then(|| {
+            let listing = self.listing.borrow().clone();
+            plan::plan_sync(&SyncInput {
+                shards: &listing.shards,
+                leases: &leases,
+                initial: self.initial,
+                stream: &self.stream,
+                start_timestamp: None,
+                first_start: false,
+            })
+        });
+        let awaited = |parent: &ShardId| sync.as_ref().is_some_and(|plan| plan.awaits(parent));
+        Ok(plan::parents_done(lease, &leases, &awaited).is_done())
+    }
+
+    async fn some_shard_ended(&self) {
+        let mut ended = self.ended.clone();
+        ended.mark_unchanged();
+        if ended.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn children(&self, shard: &ShardId, named: &[ChildShard]) -> Result<Vec<ChildShard>, LineageError> {
+        if !named.is_empty() {
+            return Ok(named.to_vec());
+        }
+        let listing = self.fresh_listing().await?;
+        let children: Vec<ChildShard> = listing
+            .shards
+            .iter()
+            .filter(|candidate| candidate.parents().any(|parent| parent == shard))
+            .map(ChildShard::from)
+            .collect();
+        if !children.is_empty() {
+            return Ok(children);
+        }
+        match listing.shards.iter().find(|listed| listed.id == *shard) {
+            Some(listed) if listed.is_open() => Err(LineageError::StillOpen(shard.clone())),
+            // Closed and without children, or not listed at all: the listing may lag behind the reshard.
+            Some(_) | None => Err(LineageError::ChildrenUnknown(shard.clone())),
+        }
+    }
+}

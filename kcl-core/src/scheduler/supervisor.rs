@@ -1,0 +1,232 @@
+//! Compares the leases held with the consumers that run, and repairs any difference.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::report::{Running, RunningShard, ShardOutcome};
+use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport, Stage};
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::lease::{LeaseHandle, ReleaseTo};
+use crate::model::ShardId;
+
+/// A consumer task that ended.
+pub(super) struct Done {
+    shard: ShardId,
+    incarnation: u64,
+    exit: Result<Exit, String>,
+}
+
+struct Consumer {
+    handle: LeaseHandle,
+    orders: watch::Sender<Order>,
+    report: watch::Receiver<ShardReport>,
+}
+
+/// The consumers of a scheduler.
+pub(super) struct Supervisor {
+    context: Arc<ConsumerContext>,
+    consumers: BTreeMap<ShardId, Consumer>,
+    tasks: JoinSet<Done>,
+    paused_all: bool,
+    paused: BTreeSet<ShardId>,
+    draining: bool,
+    outcomes: BTreeMap<ShardId, ShardOutcome>,
+}
+
+impl Supervisor {
+    pub(super) fn new(context: Arc<ConsumerContext>) -> Self {
+        Self {
+            context,
+            consumers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            paused_all: false,
+            paused: BTreeSet::new(),
+            draining: false,
+            outcomes: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a consumer for each held lease that has none. A shard whose previous consumer has not ended yet
+    /// waits for that (one consumer per shard and process).
+    pub(super) fn reconcile(&mut self, held: &BTreeMap<ShardId, LeaseHandle>) {
+        for (shard, handle) in held {
+            if handle.is_lost() || self.consumers.contains_key(shard) {
+                continue;
+            }
+            // A lease whose consumer ended although it is held starts over at what is stored by now.
+            self.start(handle.restarted());
+        }
+    }
+
+    fn start(&mut self, handle: LeaseHandle) {
+        let shard = handle.shard().clone();
+        let (orders, orders_view) = watch::channel(self.order_for(&shard));
+        let report = ShardReport::starting(handle.acquired().checkpoint);
+        let (report_sender, report) = watch::channel(report);
+        let incarnation = handle.incarnation();
+        let context = Arc::clone(&self.context);
+        let consumer = Consumer { handle: handle.clone(), orders, report };
+        self.consumers.insert(shard.clone(), consumer);
+        if self.draining {
+            // Acquired while stopping: nothing was started, so the lease goes back as it came.
+            self.tasks.spawn(async move {
+                let clean = handle.release(None, ReleaseTo::Anybody).await.is_ok();
+                Done { shard, incarnation, exit: Ok(Exit::Released { clean }) }
+            });
+            return;
+        }
+        self.tasks.spawn(async move {
+            let run = consumer::run(context, handle, orders_view, report_sender);
+            let exit = AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| panic_text(&*panic));
+            Done { shard, incarnation, exit }
+        });
+    }
+
+    fn order_for(&self, shard: &ShardId) -> Order {
+        if self.draining {
+            Order::Drain
+        } else if self.paused_all || self.paused.contains(shard) {
+            Order::Pause
+        } else {
+            Order::Run
+        }
+    }
+
+    fn give_orders(&self) {
+        for (shard, consumer) in &self.consumers {
+            let order = self.order_for(shard);
+            consumer.orders.send_if_modified(|current| {
+                let changes = *current != order;
+                *current = order;
+                changes
+            });
+        }
+    }
+
+    pub(super) fn pause(&mut self, shard: Option<ShardId>) {
+        match shard {
+            Some(shard) => {
+                self.paused.insert(shard);
+            }
+            None => self.paused_all = true,
+        }
+        self.give_orders();
+    }
+
+    pub(super) fn resume(&mut self, shard: Option<ShardId>) {
+        match shard {
+            Some(shard) => {
+                self.paused.remove(&shard);
+            }
+            None => {
+                self.paused_all = false;
+                self.paused.clear();
+            }
+        }
+        self.give_orders();
+    }
+
+    /// Drains every shard.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        self.give_orders();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.consumers.is_empty()
+    }
+
+    /// Waits for a consumer to end; never returns while none runs. Cancel-safe.
+    pub(super) async fn next_done(&mut self) -> Done {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(done)) => return done,
+                // Consumer tasks catch their panics and are not aborted while they are waited for.
+                Some(Err(error)) => error!(%error, "a consumer task could not be joined"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes note of a consumer that ended; returns the error if its processor asked for the scheduler to stop.
+    pub(super) fn take_done(&mut self, done: Done) -> Option<BoxError> {
+        let Done { shard, incarnation, exit } = done;
+        let known = self.consumers.get(&shard).is_some_and(|c| c.handle.incarnation() == incarnation);
+        if known {
+            self.consumers.remove(&shard);
+        }
+        let outcome = match exit {
+            Ok(Exit::Ended) => ShardOutcome::Ended,
+            Ok(Exit::Lost(reason)) => ShardOutcome::Lost(reason),
+            Ok(Exit::Released { clean: true }) => ShardOutcome::Released,
+            Ok(Exit::Released { clean: false }) => ShardOutcome::ReleasedUncleanly,
+            Ok(Exit::StopScheduler(error)) => {
+                self.outcomes.insert(shard, ShardOutcome::ReleasedUncleanly);
+                return Some(error);
+            }
+            Err(panic) => {
+                warn!(%shard, %panic, "a consumer panicked; it is started again from the stored checkpoint");
+                self.context.events.send(Event::ConsumerRepaired { shard: shard.clone(), reason: panic });
+                ShardOutcome::ReleasedUncleanly
+            }
+        };
+        if self.draining {
+            self.outcomes.insert(shard, outcome);
+        }
+        None
+    }
+
+    /// Gives up on what still runs, and returns how each shard came out.
+    pub(super) fn finish(mut self) -> BTreeMap<ShardId, ShardOutcome> {
+        self.tasks.abort_all();
+        for (shard, consumer) in std::mem::take(&mut self.consumers) {
+            let stage = consumer.report.borrow().stage;
+            self.outcomes.insert(shard, ShardOutcome::DeadlineExceeded(stage));
+        }
+        self.outcomes
+    }
+
+    /// What runs, for snapshots.
+    pub(super) fn running(&self) -> Running {
+        let running = self.consumers.iter().map(|(shard, consumer)| {
+            let shown = RunningShard { handle: consumer.handle.clone(), report: consumer.report.clone() };
+            (shard.clone(), shown)
+        });
+        Arc::new(running.collect())
+    }
+}
+
+impl ShardReport {
+    fn starting(checkpoint: crate::model::Checkpoint) -> Self {
+        Self {
+            stage: Stage::WaitingForParents,
+            since: Instant::now(),
+            last_fetch: None,
+            last_delivery: None,
+            checkpoint,
+            millis_behind: None,
+            records: 0,
+            bytes: 0,
+            buffered_bytes: 0,
+            failures: 0,
+            last_error: None,
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
