@@ -31,7 +31,7 @@ fn aggregate(size: usize, keys: u64, hash_keys: bool) -> Bytes {
 fn read_all(settings: &Deaggregator, data: &Bytes) -> usize {
     match settings.deaggregate(data) {
         Deaggregated::Plain(reason) => unreachable!("{reason}"),
-        Deaggregated::Aggregate(records) => records.map(|record| black_box(record).data.len()).sum(),
+        Deaggregated::Aggregate(records) => records.map(|record| black_box(&record).data.len()).sum(),
     }
 }
 

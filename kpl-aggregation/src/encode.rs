@@ -4,11 +4,11 @@ use std::{collections::HashMap, hash::Hash, num::NonZeroUsize};
 
 use bytes::{BufMut, Bytes};
 use bytestring::ByteString;
-use prost::encoding::{encoded_len_varint, key_len};
+use prost::encoding::encoded_len_varint;
 
 use crate::{
     error::{AggregationError, RejectedRecord},
-    wire::{self, FRAMING_LEN, MAGIC, field},
+    wire::{self, FRAMING_LEN, MAGIC, key},
 };
 
 /// Least maximum size, in bytes: the KPL's.
@@ -306,22 +306,22 @@ fn write_message(
     out: &mut Vec<u8>,
 ) {
     for key in partition_keys {
-        wire::put_delimiter(field::PARTITION_KEYS, key.len(), out);
+        wire::put_delimiter(key::PARTITION_KEYS, key.len(), out);
         out.put_slice(key.as_bytes());
     }
     for key in explicit_hash_keys {
         let text = key.to_string();
-        wire::put_delimiter(field::EXPLICIT_HASH_KEYS, text.len(), out);
+        wire::put_delimiter(key::EXPLICIT_HASH_KEYS, text.len(), out);
         out.put_slice(text.as_bytes());
     }
     for entry in entries {
         let len = record_len(entry.partition_key, entry.explicit_hash_key, entry.data.len());
-        wire::put_delimiter(field::RECORDS, len, out);
-        wire::put_varint(field::PARTITION_KEY_INDEX, entry.partition_key as u64, out);
+        wire::put_delimiter(key::RECORDS, len, out);
+        wire::put_varint(key::PARTITION_KEY_INDEX, entry.partition_key as u64, out);
         if let Some(index) = entry.explicit_hash_key {
-            wire::put_varint(field::EXPLICIT_HASH_KEY_INDEX, index as u64, out);
+            wire::put_varint(key::EXPLICIT_HASH_KEY_INDEX, index as u64, out);
         }
-        wire::put_delimiter(field::DATA, entry.data.len(), out);
+        wire::put_delimiter(key::DATA, entry.data.len(), out);
         out.put_slice(&entry.data);
     }
 }
@@ -336,27 +336,27 @@ fn decimal_len(value: u128) -> usize {
     value.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-fn delimited_len(tag: u32, len: usize) -> usize {
-    key_len(tag) + encoded_len_varint(len as u64) + len
+fn delimited_len(key: u64, len: usize) -> usize {
+    encoded_len_varint(key) + encoded_len_varint(len as u64) + len
 }
 
-fn varint_field_len(tag: u32, value: usize) -> usize {
-    key_len(tag) + encoded_len_varint(value as u64)
+fn varint_field_len(key: u64, value: usize) -> usize {
+    encoded_len_varint(key) + encoded_len_varint(value as u64)
 }
 
 /// Length of an entry of either key table; both have one-byte field keys.
 fn key_field_len(len: usize) -> usize {
-    delimited_len(field::PARTITION_KEYS, len)
+    delimited_len(key::PARTITION_KEYS, len)
 }
 
 /// Length of the content of a `Record`.
 fn record_len(partition_key: usize, explicit_hash_key: Option<usize>, data_len: usize) -> usize {
-    varint_field_len(field::PARTITION_KEY_INDEX, partition_key)
-        + explicit_hash_key.map_or(0, |index| varint_field_len(field::EXPLICIT_HASH_KEY_INDEX, index))
-        + delimited_len(field::DATA, data_len)
+    varint_field_len(key::PARTITION_KEY_INDEX, partition_key)
+        + explicit_hash_key.map_or(0, |index| varint_field_len(key::EXPLICIT_HASH_KEY_INDEX, index))
+        + delimited_len(key::DATA, data_len)
 }
 
 /// Length of a `Record` as a field of its aggregate.
 fn entry_len(partition_key: usize, explicit_hash_key: Option<usize>, data_len: usize) -> usize {
-    delimited_len(field::RECORDS, record_len(partition_key, explicit_hash_key, data_len))
+    delimited_len(key::RECORDS, record_len(partition_key, explicit_hash_key, data_len))
 }

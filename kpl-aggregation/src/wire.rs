@@ -7,9 +7,7 @@
 use bytes::{BufMut, Bytes};
 use bytestring::ByteString;
 use md5::{Digest, Md5};
-use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
-};
+use prost::encoding::{DecodeContext, WireType, decode_varint, encode_varint, skip_field};
 
 use crate::error::{Malformed, PlainReason};
 
@@ -22,16 +20,19 @@ pub(crate) const DIGEST_LEN: usize = 16;
 /// Bytes that the frame adds to the protobuf message.
 pub(crate) const FRAMING_LEN: usize = MAGIC.len() + DIGEST_LEN;
 
-/// Field numbers of the messages `AggregatedRecord`, `Record` and `Tag`.
-pub(crate) mod field {
-    pub(crate) const PARTITION_KEYS: u32 = 1;
-    pub(crate) const EXPLICIT_HASH_KEYS: u32 = 2;
-    pub(crate) const RECORDS: u32 = 3;
-    pub(crate) const PARTITION_KEY_INDEX: u32 = 1;
-    pub(crate) const EXPLICIT_HASH_KEY_INDEX: u32 = 2;
-    pub(crate) const DATA: u32 = 3;
-    pub(crate) const TAGS: u32 = 4;
-    pub(crate) const TAG_KEY: u32 = 1;
+/// Keys of the known fields, as they are written: field number and wire type.
+pub(crate) mod key {
+    const VARINT: u64 = 0;
+    const DELIMITED: u64 = 2;
+
+    pub(crate) const PARTITION_KEYS: u64 = 1 << 3 | DELIMITED;
+    pub(crate) const EXPLICIT_HASH_KEYS: u64 = 2 << 3 | DELIMITED;
+    pub(crate) const RECORDS: u64 = 3 << 3 | DELIMITED;
+    pub(crate) const PARTITION_KEY_INDEX: u64 = 1 << 3 | VARINT;
+    pub(crate) const EXPLICIT_HASH_KEY_INDEX: u64 = 2 << 3 | VARINT;
+    pub(crate) const DATA: u64 = 3 << 3 | DELIMITED;
+    pub(crate) const TAGS: u64 = 4 << 3 | DELIMITED;
+    pub(crate) const TAG_KEY: u64 = 1 << 3 | DELIMITED;
 }
 
 /// Returns the MD5 digest of the bytes.
@@ -103,14 +104,14 @@ pub(crate) fn frame(message_len: usize, message: impl FnOnce(&mut Vec<u8>)) -> B
 }
 
 /// Writes the key and length of a length-delimited field.
-pub(crate) fn put_delimiter(tag: u32, len: usize, out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
+pub(crate) fn put_delimiter(key: u64, len: usize, out: &mut Vec<u8>) {
+    encode_varint(key, out);
     encode_varint(len as u64, out);
 }
 
 /// Writes a varint field.
-pub(crate) fn put_varint(tag: u32, value: u64, out: &mut Vec<u8>) {
-    encode_key(tag, WireType::Varint, out);
+pub(crate) fn put_varint(key: u64, value: u64, out: &mut Vec<u8>) {
+    encode_varint(key, out);
     encode_varint(value, out);
 }
 
@@ -122,43 +123,36 @@ pub(crate) fn parse(body: &[u8]) -> Result<Layout, Malformed> {
     let mut layout = Layout::default();
     let mut rest = body;
     while !rest.is_empty() {
-        match key(&mut rest)? {
-            (field::PARTITION_KEYS, WireType::LengthDelimited) => {
-                layout.partition_keys.push(delimited(body.len(), &mut rest)?.1);
-            }
-            (field::EXPLICIT_HASH_KEYS, WireType::LengthDelimited) => {
-                layout.explicit_hash_keys.push(delimited(body.len(), &mut rest)?.1);
-            }
-            (field::RECORDS, WireType::LengthDelimited) => {
+        match varint(&mut rest)? {
+            key::PARTITION_KEYS => layout.partition_keys.push(delimited(body.len(), &mut rest)?.1),
+            key::EXPLICIT_HASH_KEYS => layout.explicit_hash_keys.push(delimited(body.len(), &mut rest)?.1),
+            key::RECORDS => {
                 let (message, span) = delimited(body.len(), &mut rest)?;
                 let entry = parse_record(message, span.start, layout.entries.len() as u64)?;
                 layout.entries.push(entry);
             }
-            (tag, wire_type) => skip(tag, wire_type, &mut rest)?,
+            unknown => skip(unknown, &mut rest)?,
         }
     }
     Ok(layout)
 }
 
+#[inline]
 fn parse_record(message: &[u8], start: usize, sub_sequence_number: u64) -> Result<Entry, Malformed> {
     let mut partition_key = None;
     let mut explicit_hash_key = None;
     let mut data = None;
     let mut rest = message;
     while !rest.is_empty() {
-        match key(&mut rest)? {
-            (field::PARTITION_KEY_INDEX, WireType::Varint) => partition_key = Some(varint(&mut rest)?),
-            (field::EXPLICIT_HASH_KEY_INDEX, WireType::Varint) => {
-                explicit_hash_key = Some(varint(&mut rest)?);
-            }
-            (field::DATA, WireType::LengthDelimited) => {
+        match varint(&mut rest)? {
+            key::PARTITION_KEY_INDEX => partition_key = Some(varint(&mut rest)?),
+            key::EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = Some(varint(&mut rest)?),
+            key::DATA => {
                 let (_, span) = delimited(message.len(), &mut rest)?;
                 data = Some(Span { start: start + span.start, len: span.len });
             }
-            (field::TAGS, WireType::LengthDelimited) => {
-                check_tag(delimited(message.len(), &mut rest)?.0)?;
-            }
-            (tag, wire_type) => skip(tag, wire_type, &mut rest)?,
+            key::TAGS => check_tag(delimited(message.len(), &mut rest)?.0)?,
+            unknown => skip(unknown, &mut rest)?,
         }
     }
     Ok(Entry {
@@ -173,26 +167,39 @@ fn parse_record(message: &[u8], start: usize, sub_sequence_number: u64) -> Resul
 fn check_tag(mut rest: &[u8]) -> Result<(), Malformed> {
     let mut has_key = false;
     while !rest.is_empty() {
-        let (tag, wire_type) = key(&mut rest)?;
-        has_key |= (tag, wire_type) == (field::TAG_KEY, WireType::LengthDelimited);
-        skip(tag, wire_type, &mut rest)?;
+        let key = varint(&mut rest)?;
+        has_key |= key == key::TAG_KEY;
+        skip(key, &mut rest)?;
     }
     if has_key { Ok(()) } else { Err(Malformed::NoTagKey) }
 }
 
-fn key(rest: &mut &[u8]) -> Result<(u32, WireType), Malformed> {
-    decode_key(rest).map_err(|_| Malformed::Protobuf)
-}
-
+/// Takes a number off `rest`. Nearly all are of one byte, so that case alone is inlined.
+#[inline]
 fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
-    decode_varint(rest).map_err(|_| Malformed::Protobuf)
+    match *rest {
+        [byte @ 0..0x80, tail @ ..] => {
+            *rest = tail;
+            Ok(u64::from(*byte))
+        }
+        _ => decode_varint(rest).map_err(|_| Malformed::Protobuf),
+    }
 }
 
-fn skip(tag: u32, wire_type: WireType, rest: &mut &[u8]) -> Result<(), Malformed> {
-    skip_field(wire_type, tag, rest, DecodeContext::default()).map_err(|_| Malformed::Protobuf)
+/// Takes the content of a field off `rest` by what its key says.
+#[cold]
+fn skip(key: u64, rest: &mut &[u8]) -> Result<(), Malformed> {
+    let wire_type = WireType::try_from(key & 0b111).map_err(|_| Malformed::Protobuf)?;
+    match u32::try_from(key).map(|key| key >> 3) {
+        Ok(tag @ 1..) => {
+            skip_field(wire_type, tag, rest, DecodeContext::default()).map_err(|_| Malformed::Protobuf)
+        }
+        _ => Err(Malformed::Protobuf),
+    }
 }
 
 /// Takes a length and that many bytes off `rest`, which is the tail of a message of `whole` bytes.
+#[inline]
 fn delimited<'a>(whole: usize, rest: &mut &'a [u8]) -> Result<(&'a [u8], Span), Malformed> {
     let len = usize::try_from(varint(rest)?).map_err(|_| Malformed::Protobuf)?;
     let start = whole - rest.len();
