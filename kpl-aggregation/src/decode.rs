@@ -6,7 +6,7 @@ use crate::{
     error::{Damage, PlainReason, RecordFault},
     hash_key::{HashKeyRange, WrittenHashKey, partition_key_hash},
     user_records::UserRecords,
-    wire::{self, Entry, Layout, Span},
+    wire::{self, Entry, Layout},
 };
 
 /// What becomes of user records whose hash key lies outside of the shard's range.
@@ -153,7 +153,8 @@ impl Deaggregator {
                     false
                 }
                 Err(fault) => {
-                    damage = Some(Damage { sub_sequence_number: entry.sub_sequence_number, fault });
+                    damage =
+                        Some(Damage { sub_sequence_number: u64::from(entry.sub_sequence_number), fault });
                     false
                 }
             }
@@ -201,20 +202,20 @@ impl<'a> Judge<'a> {
     }
 
     /// Tells whether the record lies in the range, or what is wrong with it.
+    #[inline]
     fn is_inside(&mut self, entry: &Entry) -> Result<bool, RecordFault> {
         let partition_keys = &self.layout.partition_keys;
-        let Some((key, span)) = lookup(partition_keys, entry.partition_key) else {
-            let (index, entries) = (entry.partition_key, partition_keys.len());
-            return Err(RecordFault::PartitionKeyIndex { index, entries });
+        let Some(span) = partition_keys.get(entry.partition_key.place()) else {
+            return Err(self.index_fault(entry));
         };
-        if let Some(index) = entry.explicit_hash_key {
-            return self.is_written_inside(index);
+        if entry.explicit_hash_key.is_present() {
+            return self.is_written_inside(entry);
         }
         if self.keeps_all || self.range.is_full() {
             return Ok(true);
         }
         self.partition_keys.resize(partition_keys.len(), None);
-        let known = &mut self.partition_keys[key];
+        let known = &mut self.partition_keys[entry.partition_key.place()];
         Ok(*known.get_or_insert_with(|| {
             let bytes = span.of(self.body);
             let hash = match std::str::from_utf8(bytes) {
@@ -225,23 +226,32 @@ impl<'a> Judge<'a> {
         }))
     }
 
-    fn is_written_inside(&mut self, index: u64) -> Result<bool, RecordFault> {
+    fn is_written_inside(&mut self, entry: &Entry) -> Result<bool, RecordFault> {
         let explicit_hash_keys = &self.layout.explicit_hash_keys;
-        let Some((key, span)) = lookup(explicit_hash_keys, index) else {
-            return Err(RecordFault::ExplicitHashKeyIndex { index, entries: explicit_hash_keys.len() });
+        let Some(span) = explicit_hash_keys.get(entry.explicit_hash_key.place()) else {
+            return Err(self.index_fault(entry));
         };
         self.explicit_hash_keys.resize(explicit_hash_keys.len(), None);
-        let known = &mut self.explicit_hash_keys[key];
+        let known = &mut self.explicit_hash_keys[entry.explicit_hash_key.place()];
         match known.get_or_insert_with(|| WrittenHashKey::read(span.of(self.body))) {
             WrittenHashKey::NotANumber => Err(RecordFault::ExplicitHashKeyText),
             WrittenHashKey::Key(hash) => Ok(self.keeps_all || self.range.contains(*hash)),
             WrittenHashKey::Beyond => Ok(self.keeps_all),
         }
     }
-}
 
-/// Finds a table entry by an index of which all 64 bits count.
-fn lookup(table: &[Span], index: u64) -> Option<(usize, Span)> {
-    let index = usize::try_from(index).ok()?;
-    table.get(index).map(|span| (index, *span))
+    /// Tells which index of the record lies beyond its table, and what it is with all its bits.
+    #[cold]
+    fn index_fault(&self, entry: &Entry) -> RecordFault {
+        let partition_keys = self.layout.partition_keys.len();
+        let explicit_hash_keys = self.layout.explicit_hash_keys.len();
+        let raw =
+            wire::raw_record(self.body, entry.sub_sequence_number).expect("the message was read before");
+        match raw.explicit_hash_key {
+            Some(index) if entry.partition_key.place() < partition_keys => {
+                RecordFault::ExplicitHashKeyIndex { index, entries: explicit_hash_keys }
+            }
+            _ => RecordFault::PartitionKeyIndex { index: raw.partition_key, entries: partition_keys },
+        }
+    }
 }

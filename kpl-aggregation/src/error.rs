@@ -21,6 +21,12 @@ pub enum PlainReason {
         /// Length of the record, in bytes.
         len: usize,
     },
+    /// The record begins with the magic bytes but is of 4 GiB or more, far beyond what the service carries.
+    #[error("aggregate frame too long to be read, len={len}")]
+    TooLong {
+        /// Length of the record, in bytes.
+        len: usize,
+    },
     /// The digest does not fit the message.
     #[error("aggregate digest does not match")]
     DigestMismatch,

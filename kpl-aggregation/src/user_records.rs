@@ -80,7 +80,8 @@ impl UserRecords {
     /// For resuming inside an aggregate after a checkpoint.
     pub fn skip_through(&mut self, sub_sequence_number: u64) -> usize {
         let rest = self.entries.as_slice();
-        let skipped = rest.partition_point(|entry| entry.sub_sequence_number <= sub_sequence_number);
+        let skipped =
+            rest.partition_point(|entry| u64::from(entry.sub_sequence_number) <= sub_sequence_number);
         if let Some(last) = skipped.checked_sub(1) {
             self.entries.nth(last);
         }
@@ -91,17 +92,18 @@ impl UserRecords {
 impl Iterator for UserRecords {
     type Item = UserRecord;
 
+    #[inline]
     fn next(&mut self) -> Option<UserRecord> {
         let entry = self.entries.next()?;
-        // Entries with an index beyond its table were sorted out, so these indexes are table positions.
-        let explicit_hash_key = match entry.explicit_hash_key {
-            Some(index) => Some(text(&self.body, self.explicit_hash_keys[index as usize])),
-            None => None,
-        };
+        // Entries with an index beyond its table were sorted out, so these indexes are places in the tables.
+        let key = entry.explicit_hash_key;
         Some(UserRecord {
-            sub_sequence_number: entry.sub_sequence_number,
-            partition_key: text(&self.body, self.partition_keys[entry.partition_key as usize]),
-            explicit_hash_key,
+            sub_sequence_number: u64::from(entry.sub_sequence_number),
+            partition_key: text(&self.body, self.partition_keys[entry.partition_key.place()]),
+            explicit_hash_key: match key.is_present() {
+                true => Some(text(&self.body, self.explicit_hash_keys[key.place()])),
+                false => None,
+            },
             data: entry.data.share(&self.body),
         })
     }

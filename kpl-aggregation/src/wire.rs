@@ -4,6 +4,8 @@
 //! unexpected wire type, while the consumers in the field skip it as unknown, and a walk needs neither an
 //! allocation per record nor the texts as owned strings. What is kept of a field is where it lies.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes};
 use bytestring::ByteString;
 use md5::{Digest, Md5};
@@ -41,30 +43,67 @@ pub(crate) fn digest(bytes: &[u8]) -> [u8; DIGEST_LEN] {
 }
 
 /// Where a field's bytes lie, counted from the first byte of the message.
+///
+/// Of 32 bits, like all that is kept of a record: the less memory an aggregate of tiny records touches besides its
+/// own bytes, the faster it is read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    start: usize,
-    len: usize,
+    start: u32,
+    len: u32,
 }
 
 impl Span {
     /// Shares the bytes of `body` that this span covers.
+    #[inline]
     pub(crate) fn share(self, body: &Bytes) -> Bytes {
-        body.slice(self.start..self.start + self.len)
+        body.slice(self.range())
     }
 
     /// Borrows the bytes of `body` that this span covers.
     pub(crate) fn of(self, body: &[u8]) -> &[u8] {
-        &body[self.start..self.start + self.len]
+        &body[self.range()]
+    }
+
+    #[inline]
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
     }
 }
 
-/// One `Record` message; the indexes are as written and not yet checked against the tables.
+/// An index into a key table, as far as a table can reach; greater ones are kept apart from all that a table has.
+///
+/// A message of less than 2^32 bytes has less than 2^31 entries in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyIndex(u32);
+
+impl KeyIndex {
+    const ABSENT: Self = Self(u32::MAX);
+    const BEYOND: Self = Self(u32::MAX - 1);
+
+    #[inline]
+    fn new(index: u64) -> Self {
+        u32::try_from(index).map_or(Self::BEYOND, |index| Self(index.min(Self::BEYOND.0)))
+    }
+
+    /// Tells whether there was an index at all.
+    #[inline]
+    pub(crate) fn is_present(self) -> bool {
+        self != Self::ABSENT
+    }
+
+    /// Returns the place in a table; no table is long enough for an index that is absent or beyond.
+    #[inline]
+    pub(crate) fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One `Record` message; the indexes are not yet checked against the tables.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
-    pub(crate) sub_sequence_number: u64,
-    pub(crate) partition_key: u64,
-    pub(crate) explicit_hash_key: Option<u64>,
+    pub(crate) sub_sequence_number: u32,
+    pub(crate) partition_key: KeyIndex,
+    pub(crate) explicit_hash_key: KeyIndex,
     pub(crate) data: Span,
 }
 
@@ -82,6 +121,9 @@ pub(crate) struct Layout {
 pub(crate) fn unframe(data: &Bytes) -> Result<Bytes, PlainReason> {
     if !data.starts_with(&MAGIC) {
         return Err(PlainReason::NoMagic);
+    }
+    if u32::try_from(data.len()).is_err() {
+        return Err(PlainReason::TooLong { len: data.len() });
     }
     if data.len() <= FRAMING_LEN {
         return Err(PlainReason::TooShort { len: data.len() });
@@ -128,8 +170,17 @@ pub(crate) fn parse(body: &[u8]) -> Result<Layout, Malformed> {
             key::EXPLICIT_HASH_KEYS => layout.explicit_hash_keys.push(delimited(body.len(), &mut rest)?.1),
             key::RECORDS => {
                 let (message, span) = delimited(body.len(), &mut rest)?;
-                let entry = parse_record(message, span.start, layout.entries.len() as u64)?;
-                layout.entries.push(entry);
+                let record = parse_record(message)?;
+                if layout.entries.is_empty() {
+                    // Records tend to be of a size, and each takes at least its own length.
+                    layout.entries.reserve(1 + rest.len() / (message.len() + 2));
+                }
+                layout.entries.push(Entry {
+                    sub_sequence_number: layout.entries.len() as u32,
+                    partition_key: KeyIndex::new(record.partition_key),
+                    explicit_hash_key: record.explicit_hash_key.map_or(KeyIndex::ABSENT, KeyIndex::new),
+                    data: Span { start: span.start + record.data.start, len: record.data.len },
+                });
             }
             unknown => skip(unknown, &mut rest)?,
         }
@@ -137,8 +188,34 @@ pub(crate) fn parse(body: &[u8]) -> Result<Layout, Malformed> {
     Ok(layout)
 }
 
+/// One `Record` message as written.
+#[derive(Debug)]
+pub(crate) struct RawRecord {
+    pub(crate) partition_key: u64,
+    pub(crate) explicit_hash_key: Option<u64>,
+    data: Span,
+}
+
+/// Reads one record of a message that was read before, to tell the indexes it was written with.
+pub(crate) fn raw_record(body: &[u8], sub_sequence_number: u32) -> Result<RawRecord, Malformed> {
+    let mut rest = body;
+    let mut before = sub_sequence_number;
+    loop {
+        match varint(&mut rest)? {
+            key::RECORDS => {
+                let (message, _) = delimited(body.len(), &mut rest)?;
+                match before.checked_sub(1) {
+                    Some(left) => before = left,
+                    None => return parse_record(message),
+                }
+            }
+            other => skip(other, &mut rest)?,
+        }
+    }
+}
+
 #[inline]
-fn parse_record(message: &[u8], start: usize, sub_sequence_number: u64) -> Result<Entry, Malformed> {
+fn parse_record(message: &[u8]) -> Result<RawRecord, Malformed> {
     let mut partition_key = None;
     let mut explicit_hash_key = None;
     let mut data = None;
@@ -147,16 +224,12 @@ fn parse_record(message: &[u8], start: usize, sub_sequence_number: u64) -> Resul
         match varint(&mut rest)? {
             key::PARTITION_KEY_INDEX => partition_key = Some(varint(&mut rest)?),
             key::EXPLICIT_HASH_KEY_INDEX => explicit_hash_key = Some(varint(&mut rest)?),
-            key::DATA => {
-                let (_, span) = delimited(message.len(), &mut rest)?;
-                data = Some(Span { start: start + span.start, len: span.len });
-            }
+            key::DATA => data = Some(delimited(message.len(), &mut rest)?.1),
             key::TAGS => check_tag(delimited(message.len(), &mut rest)?.0)?,
             unknown => skip(unknown, &mut rest)?,
         }
     }
-    Ok(Entry {
-        sub_sequence_number,
+    Ok(RawRecord {
         partition_key: partition_key.ok_or(Malformed::NoPartitionKeyIndex)?,
         explicit_hash_key,
         data: data.ok_or(Malformed::NoData)?,
@@ -198,19 +271,23 @@ fn skip(key: u64, rest: &mut &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// Takes a length and that many bytes off `rest`, which is the tail of a message of `whole` bytes.
+/// Takes a length and that many bytes off `rest`, which is the tail of a message of `whole` bytes, less than 2^32.
 #[inline]
 fn delimited<'a>(whole: usize, rest: &mut &'a [u8]) -> Result<(&'a [u8], Span), Malformed> {
     let len = usize::try_from(varint(rest)?).map_err(|_| Malformed::Protobuf)?;
-    let start = whole - rest.len();
+    let start = (whole - rest.len()) as u32;
     let (field, tail) = rest.split_at_checked(len).ok_or(Malformed::Protobuf)?;
     *rest = tail;
-    Ok((field, Span { start, len }))
+    Ok((field, Span { start, len: len as u32 }))
 }
 
 /// Shares the bytes as text if they are UTF-8, else returns their repaired copy.
+#[inline]
 pub(crate) fn text(body: &Bytes, span: Span) -> ByteString {
-    ByteString::try_from(span.share(body)).unwrap_or_else(|_| repaired(span.of(body)).into())
+    match ByteString::try_from(span.share(body)) {
+        Ok(text) => text,
+        Err(_) => repaired(span.of(body)).into(),
+    }
 }
 
 /// Replaces what is not UTF-8 by U+FFFD, with exactly as many of them as Java's decoder writes.
