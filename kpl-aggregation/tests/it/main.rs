@@ -1,0 +1,10 @@
+//! The format against the Java consumer's outcomes, the KPL's own bytes, a second decoder and random input.
+
+mod aggregator;
+mod format;
+mod fuzz;
+mod oracle;
+mod policies;
+mod properties;
+mod support;
+mod vectors;
