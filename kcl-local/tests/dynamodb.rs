@@ -1,5 +1,7 @@
 //! DynamoDB through the real SDK client, in process under a paused clock and over a socket.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
