@@ -73,6 +73,8 @@ impl World {
     }
 }
 
+type Check = fn(&SdkError<PutItemError>) -> bool;
+
 fn is_timeout<E>(error: &SdkError<E>) -> bool {
     matches!(error, SdkError::DispatchFailure(failure) if failure.is_timeout())
 }
@@ -121,7 +123,7 @@ async fn delays_of_several_rules_add_up() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_is_not_executed() {
     let world = World::in_process().await;
-    let failures: [(Seen, fn(&SdkError<PutItemError>) -> bool); 4] = [
+    let failures: [(Seen, Check); 4] = [
         (Seen::Refused, is_io),
         (Seen::Reset, is_io),
         (Seen::TimedOut(3 * SECOND), is_timeout),

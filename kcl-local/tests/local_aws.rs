@@ -81,7 +81,7 @@ fn a_client_works_in_one_runtime_after_the_other() {
 #[tokio::test]
 async fn the_services_run_on_the_clock_that_is_given() {
     let clock = Arc::new(ManualClock::new(UNIX_EPOCH + Duration::from_secs(1_000)));
-    let aws = LocalAws::builder().clock(clock.clone()).in_process().unwrap();
+    let aws = LocalAws::builder().clock(Arc::<ManualClock>::clone(&clock)).in_process().unwrap();
     clock.advance(Duration::from_secs(5));
     assert_eq!(aws.kinesis().clock().now(), UNIX_EPOCH + Duration::from_secs(1_005));
 }
