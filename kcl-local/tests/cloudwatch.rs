@@ -2,7 +2,6 @@
 //!
 //! The bodies are kept as files so that the tests need not build that large crate.
 
-#![cfg(feature = "cloudwatch")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
 
 use std::time::{Duration, UNIX_EPOCH};
