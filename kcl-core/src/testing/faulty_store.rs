@@ -1,0 +1,442 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
+
+use crate::Entropy;
+use crate::lease::{
+    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError,
+    StoreErrorKind, Write,
+};
+use crate::model::ShardId;
+
+/// A call of a lease store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoreOperation {
+    /// [`LeaseStore::prepare`].
+    Prepare,
+    /// [`LeaseStore::list`]; every page is a call.
+    List,
+    /// [`LeaseStore::get`].
+    Get,
+    /// [`LeaseStore::create`].
+    Create,
+    /// [`LeaseStore::update`].
+    Update,
+    /// [`LeaseStore::delete`].
+    Delete,
+}
+
+impl StoreOperation {
+    /// The three conditional writes.
+    pub const WRITES: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::List => "list",
+            Self::Get => "get",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What goes wrong with a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request takes this long to arrive, and the answer this long to come back; the call succeeds unless
+    /// another rule says otherwise. Drawn evenly from the ranges.
+    Delay {
+        /// Time before the call is made.
+        before: Range<Duration>,
+        /// Time after the call was made.
+        after: Range<Duration>,
+    },
+    /// The call fails with this kind of error and does nothing. `Throttled` says so to the caller,
+    /// `Unavailable` leaves open whether it did.
+    Refuse(StoreErrorKind),
+    /// The call is made, then its answer is lost: an `Unavailable` error that may have applied, and has.
+    LoseAnswer,
+    /// The call fails at once, as [`LoseAnswer`](Self::LoseAnswer), and a write is made this much later. Other
+    /// calls fail and are not made.
+    LandLate {
+        /// How much later; drawn evenly from the range.
+        delay: Range<Duration>,
+    },
+    /// Nothing happens for this long, then the call fails without having been made; the caller cannot know.
+    Hang(Duration),
+    /// A listing or an eventually consistent read is answered as it was last answered, if that was not longer
+    /// ago than this. Consistent reads and writes are not touched.
+    Stale(Duration),
+}
+
+/// When a [`Fault`] strikes.
+#[derive(Clone, Debug)]
+pub struct FaultRule {
+    fault: Fault,
+    operations: Option<BTreeSet<StoreOperation>>,
+    shards: Option<BTreeSet<ShardId>>,
+    probability: f64,
+    times: Option<u64>,
+}
+
+impl FaultRule {
+    /// A fault that strikes every call.
+    #[must_use]
+    pub const fn new(fault: Fault) -> Self {
+        Self { fault, operations: None, shards: None, probability: 1.0, times: None }
+    }
+
+    /// Only these operations.
+    #[must_use]
+    pub fn on(mut self, operations: impl IntoIterator<Item = StoreOperation>) -> Self {
+        self.operations = Some(operations.into_iter().collect());
+        self
+    }
+
+    /// Only calls about these shards; `prepare` and `list` are about none.
+    #[must_use]
+    pub fn shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
+        self.shards = Some(shards.into_iter().collect());
+        self
+    }
+
+    /// Only this share of the calls, from 0 (none) to 1 (every one, the default).
+    #[must_use]
+    pub const fn probability(mut self, probability: f64) -> Self {
+        self.probability = probability;
+        self
+    }
+
+    /// Only so many times.
+    #[must_use]
+    pub const fn times(mut self, times: u64) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn is_about(&self, operation: StoreOperation, shard: Option<&ShardId>) -> bool {
+        self.operations.as_ref().is_none_or(|operations| operations.contains(&operation))
+            && self.shards.as_ref().is_none_or(|shards| shard.is_some_and(|shard| shards.contains(shard)))
+            && self.times != Some(0)
+    }
+}
+
+/// Names a rule of a [`FaultyStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FaultId(u64);
+
+/// A lease store over another one, with faults on demand.
+///
+/// Rules can be added and removed at run time, and all switched off and on. Every rule that is about a call is
+/// asked, in the order of addition; delays add up, and of the other faults the first that strikes decides.
+/// Rules draw from one seeded source, so that the same calls in the same order meet the same faults. All
+/// waiting follows tokio's clock.
+///
+/// # Clone
+/// Clones share rules, counters and the store.
+pub struct FaultyStore<S> {
+    inner: Arc<S>,
+    faults: Arc<Mutex<Faults>>,
+    late: TaskTracker,
+}
+
+impl<S> Clone for FaultyStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), faults: Arc::clone(&self.faults), late: self.late.clone() }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for FaultyStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S: fmt::Display> fmt::Display for FaultyStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "faulty {}", self.inner)
+    }
+}
+
+#[derive(Debug)]
+struct Faults {
+    entropy: Entropy,
+    enabled: bool,
+    rules: BTreeMap<FaultId, FaultRule>,
+    last_id: u64,
+    calls: BTreeMap<StoreOperation, u64>,
+    strikes: BTreeMap<StoreOperation, u64>,
+    pages: BTreeMap<Option<String>, (Instant, LeasePage)>,
+    rows: BTreeMap<ShardId, (Instant, Option<Lease>)>,
+}
+
+/// What was decided about one call.
+#[derive(Debug, Default)]
+struct Fate {
+    before: Duration,
+    after: Duration,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    Refuse(StoreErrorKind),
+    LoseAnswer,
+    LandLate(Duration),
+    Hang(Duration),
+    Stale(Duration),
+}
+
+impl Faults {
+    fn decide(&mut self, operation: StoreOperation, shard: Option<&ShardId>) -> Fate {
+        *self.calls.entry(operation).or_default() += 1;
+        let mut fate = Fate::default();
+        if !self.enabled {
+            return fate;
+        }
+        let entropy = &self.entropy;
+        for rule in self.rules.values_mut().filter(|rule| rule.is_about(operation, shard)) {
+            if entropy.unit() >= rule.probability {
+                continue;
+            }
+            let end = match &rule.fault {
+                Fault::Delay { before, after } => {
+                    fate.before += draw(entropy, before);
+                    fate.after += draw(entropy, after);
+                    None
+                }
+                _ if fate.end.is_some() => continue,
+                Fault::Refuse(kind) => Some(End::Refuse(*kind)),
+                Fault::LoseAnswer => Some(End::LoseAnswer),
+                Fault::LandLate { delay } => Some(End::LandLate(draw(entropy, delay))),
+                Fault::Hang(limit) => Some(End::Hang(*limit)),
+                Fault::Stale(age) => Some(End::Stale(*age)),
+            };
+            if let Some(times) = &mut rule.times {
+                *times -= 1;
+            }
+            *self.strikes.entry(operation).or_default() += 1;
+            if end.is_some() {
+                fate.end = end;
+            }
+        }
+        fate
+    }
+}
+
+fn draw(entropy: &Entropy, range: &Range<Duration>) -> Duration {
+    range.start + range.end.saturating_sub(range.start).mul_f64(entropy.unit())
+}
+
+impl<S: LeaseStore> FaultyStore<S> {
+    /// Wraps a store; there are no faults yet. `entropy` decides which calls they strike.
+    pub fn new(inner: S, entropy: Entropy) -> Self {
+        let faults = Faults {
+            entropy,
+            enabled: true,
+            rules: BTreeMap::new(),
+            last_id: 0,
+            calls: BTreeMap::new(),
+            strikes: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            rows: BTreeMap::new(),
+        };
+        Self { inner: Arc::new(inner), faults: Arc::new(Mutex::new(faults)), late: TaskTracker::new() }
+    }
+
+    /// The store underneath.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Adds a rule behind those there are.
+    pub fn add(&self, rule: FaultRule) -> FaultId {
+        let mut faults = self.lock();
+        faults.last_id += 1;
+        let id = FaultId(faults.last_id);
+        faults.rules.insert(id, rule);
+        id
+    }
+
+    /// Removes a rule and says whether it was there.
+    pub fn remove(&self, id: FaultId) -> bool {
+        self.lock().rules.remove(&id).is_some()
+    }
+
+    /// Removes every rule.
+    pub fn clear(&self) {
+        self.lock().rules.clear();
+    }
+
+    /// Switches all rules off or on. On at first.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.lock().enabled = enabled;
+    }
+
+    /// How often an operation was called, struck or not.
+    #[must_use]
+    pub fn calls(&self, operation: StoreOperation) -> u64 {
+        self.lock().calls.get(&operation).copied().unwrap_or_default()
+    }
+
+    /// How often a fault, delays included, struck an operation.
+    #[must_use]
+    pub fn strikes(&self, operation: StoreOperation) -> u64 {
+        self.lock().strikes.get(&operation).copied().unwrap_or_default()
+    }
+
+    /// Waits until every late write has landed. Calls made meanwhile can add more.
+    pub async fn settle(&self) {
+        self.late.close();
+        self.late.wait().await;
+        self.late.reopen();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, operation: StoreOperation, kind: StoreErrorKind, message: &str) -> StoreError {
+        StoreError::new(kind, operation.name(), self.inner.to_string(), format!("injected fault: {message}"))
+    }
+
+    fn unanswered(&self, operation: StoreOperation) -> StoreError {
+        self.error(operation, StoreErrorKind::Unavailable, "no answer")
+    }
+
+    /// Lets a call meet its fate. `stale` is an answer that was given before, if there is one not older than
+    /// asked for; `late` is the call again, owning what it needs, if it is a write.
+    async fn meet<T>(
+        &self,
+        operation: StoreOperation,
+        shard: Option<&ShardId>,
+        stale: impl FnOnce(&Faults, Duration) -> Option<T> + Send,
+        late: Option<impl Future<Output = ()> + Send + 'static>,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError>
+    where
+        T: Send,
+    {
+        let fate = self.lock().decide(operation, shard);
+        pause(fate.before).await;
+        let answer = match fate.end {
+            None => call.await,
+            Some(End::Refuse(kind)) => Err(self.error(operation, kind, "refused")),
+            Some(End::LoseAnswer) => call.await.and_then(|_| Err(self.unanswered(operation))),
+            Some(End::LandLate(delay)) => {
+                if let Some(late) = late {
+                    self.late.spawn(async move {
+                        sleep(delay).await;
+                        late.await;
+                    });
+                }
+                Err(self.unanswered(operation))
+            }
+            Some(End::Hang(limit)) => {
+                sleep(limit).await;
+                Err(self.unanswered(operation))
+            }
+            Some(End::Stale(age)) => {
+                let stale = stale(&self.lock(), age);
+                match stale {
+                    Some(answer) => Ok(answer),
+                    None => call.await,
+                }
+            }
+        };
+        pause(fate.after).await;
+        answer
+    }
+
+    async fn meet_write(
+        &self,
+        operation: StoreOperation,
+        shard: &ShardId,
+        late: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
+        call: impl Future<Output = Result<Write, StoreError>> + Send,
+    ) -> Result<Write, StoreError> {
+        // Nobody is left to hear what becomes of a late write.
+        let late = async move { drop(late.await) };
+        self.meet(operation, Some(shard), |_, _| None, Some(late), call).await
+    }
+}
+
+/// Returns what was remembered at a time not longer ago than `age`.
+fn recent<T: Clone>(remembered: Option<&(Instant, T)>, age: Duration) -> Option<T> {
+    remembered.filter(|(at, _)| at.elapsed() <= age).map(|(_, answer)| answer.clone())
+}
+
+/// Waits, but does not give way if there is nothing to wait for.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+/// For calls that cannot land late.
+const NEVER: Option<std::future::Ready<()>> = None;
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
+    async fn prepare(&self) -> Result<Prepared, StoreError> {
+        self.meet(StoreOperation::Prepare, None, |_, _| None, NEVER, self.inner.prepare()).await
+    }
+
+    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+        let token = page.as_ref().map(|PageToken(text)| text.clone());
+        let stale = |faults: &Faults, age| recent(faults.pages.get(&token), age);
+        let call = async {
+            let listed = self.inner.list(page).await?;
+            self.lock().pages.insert(token.clone(), (Instant::now(), listed.clone()));
+            Ok(listed)
+        };
+        self.meet(StoreOperation::List, None, stale, NEVER, call).await
+    }
+
+    async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        let stale = |faults: &Faults, age| match consistency {
+            Consistency::Strong => None,
+            Consistency::Eventual => recent(faults.rows.get(shard), age),
+        };
+        let call = async {
+            let row = self.inner.get(shard, consistency).await?;
+            self.lock().rows.insert(shard.clone(), (Instant::now(), row.clone()));
+            Ok(row)
+        };
+        self.meet(StoreOperation::Get, Some(shard), stale, NEVER, call).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
+        let (inner, owned) = (Arc::clone(&self.inner), lease.clone());
+        let late = async move { inner.create(&owned).await };
+        self.meet_write(StoreOperation::Create, &lease.shard, late, self.inner.create(lease)).await
+    }
+
+    async fn update(
+        &self,
+        shard: &ShardId,
+        expect: &Expectation,
+        patch: &Patch,
+    ) -> Result<Write, StoreError> {
+        let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone(), patch.clone()));
+        let late = async move { inner.update(&owned.0, &owned.1, &owned.2).await };
+        let call = self.inner.update(shard, expect, patch);
+        self.meet_write(StoreOperation::Update, shard, late, call).await
+    }
+
+    async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
+        let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone()));
+        let late = async move { inner.delete(&owned.0, &owned.1).await };
+        self.meet_write(StoreOperation::Delete, shard, late, self.inner.delete(shard, expect)).await
+    }
+}

@@ -1,0 +1,204 @@
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use kcl_core::lease::{
+    Consistency, Expectation, ForeignRow, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared,
+    StoreError, UnreadableRow, Write,
+};
+use kcl_core::model::ShardId;
+
+use crate::rows::{Operation, Requests, Row, Rows, invalid};
+
+const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not zero");
+
+/// Lease rows in the memory of this process.
+///
+/// # Clone
+/// Clones share the rows and the request counters.
+///
+/// # Consistency
+/// Every call takes effect at once and whole: reads of either [`Consistency`] and listings see every write
+/// that was answered before. No call waits, so none can time out.
+///
+/// # Examples
+/// ```
+/// # use kcl_core::lease::{Consistency, Lease, LeaseStore, Write};
+/// # use kcl_core::model::Checkpoint;
+/// # use kcl_lease_memory::MemoryLeaseStore;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), kcl_core::lease::StoreError> {
+/// let store = MemoryLeaseStore::new();
+/// let lease = Lease::new("shardId-000000000000".into(), Checkpoint::TrimHorizon);
+/// assert_eq!(store.create(&lease).await?, Write::Applied(lease.clone()));
+/// assert_eq!(store.get(&lease.shard, Consistency::Strong).await?, Some(lease));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryLeaseStore {
+    rows: Arc<Mutex<Rows>>,
+    page_size: NonZeroUsize,
+}
+
+impl Default for MemoryLeaseStore {
+    fn default() -> Self {
+        Self { rows: Arc::default(), page_size: DEFAULT_PAGE_SIZE }
+    }
+}
+
+impl MemoryLeaseStore {
+    /// Creates a store without rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many rows a page of a listing has at most. Default 1,000.
+    ///
+    /// Belongs to this clone and the clones made of it.
+    #[must_use]
+    pub const fn with_page_size(mut self, rows: NonZeroUsize) -> Self {
+        self.page_size = rows;
+        self
+    }
+
+    /// How often each operation was called, through any clone.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        self.lock().requests.clone()
+    }
+
+    /// Every lease in the order of the keys. Not counted as a request.
+    #[must_use]
+    pub fn leases(&self) -> Vec<Lease> {
+        let rows = self.lock();
+        let lease = |row: &Row| match row {
+            Row::Lease(lease) => Some((**lease).clone()),
+            Row::Unreadable(_) | Row::Foreign(_) => None,
+        };
+        rows.rows.values().filter_map(lease).collect()
+    }
+
+    /// Puts a lease, over any row with its key: what an operator does by hand. Not counted as a request.
+    pub fn insert(&self, lease: Lease) {
+        self.lock().put(lease);
+    }
+
+    /// Puts a row that is meant to be a lease but cannot be understood, over any row with its key.
+    pub fn insert_unreadable(&self, key: impl Into<ShardId>, reason: impl Into<String>) {
+        self.lock().rows.insert(key.into(), Row::Unreadable(reason.into()));
+    }
+
+    /// Puts a row of another kind, over any row with its key.
+    pub fn insert_foreign(&self, key: impl Into<ShardId>, entity_type: impl Into<String>) {
+        self.lock().rows.insert(key.into(), Row::Foreign(entity_type.into()));
+    }
+
+    /// Removes a row of any kind and says whether there was one. Not counted as a request.
+    pub fn remove(&self, key: &ShardId) -> bool {
+        self.lock().rows.remove(key).is_some()
+    }
+
+    /// No call leaves the rows half-written, so they are sound after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counted(&self, operation: Operation) -> MutexGuard<'_, Rows> {
+        let mut rows = self.lock();
+        rows.count(operation);
+        rows
+    }
+}
+
+impl fmt::Display for MemoryLeaseStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory")
+    }
+}
+
+#[async_trait]
+impl LeaseStore for MemoryLeaseStore {
+    async fn prepare(&self) -> Result<Prepared, StoreError> {
+        drop(self.counted(Operation::Prepare));
+        Ok(Prepared::default())
+    }
+
+    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+        let rows = self.counted(Operation::List);
+        let begin = match page {
+            Some(PageToken(last)) => Bound::Excluded(ShardId::from(last)),
+            None => Bound::Unbounded,
+        };
+        let mut rest = rows.rows.range((begin, Bound::Unbounded));
+        let mut listed = LeasePage::default();
+        let mut last = None;
+        for (key, row) in rest.by_ref().take(self.page_size.get()) {
+            last = Some(key);
+            match row {
+                Row::Lease(lease) => listed.leases.push((**lease).clone()),
+                Row::Unreadable(reason) => {
+                    listed.unreadable.push(UnreadableRow { key: key.to_string(), reason: reason.clone() });
+                }
+                Row::Foreign(entity_type) => {
+                    listed
+                        .foreign
+                        .push(ForeignRow { key: key.to_string(), entity_type: entity_type.clone() });
+                }
+            }
+        }
+        if rest.next().is_some() {
+            listed.next = last.map(|key| PageToken(key.to_string()));
+        }
+        Ok(listed)
+    }
+
+    async fn get(&self, shard: &ShardId, _consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        let rows = self.counted(Operation::Get);
+        Ok(rows.lease(Operation::Get, shard)?.cloned())
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
+        let mut rows = self.counted(Operation::Create);
+        if let Some(current) = rows.lease(Operation::Create, &lease.shard)? {
+            return Ok(Write::Conflict(Some(current.clone())));
+        }
+        if let Some(Row::Foreign(entity_type)) = rows.rows.get(&lease.shard) {
+            let message = format!(
+                "the key is taken by a row of another kind: key={} entity_type={entity_type}",
+                lease.shard
+            );
+            return Err(invalid(Operation::Create, message));
+        }
+        rows.put(lease.clone());
+        Ok(Write::Applied(lease.clone()))
+    }
+
+    async fn update(
+        &self,
+        shard: &ShardId,
+        expect: &Expectation,
+        patch: &Patch,
+    ) -> Result<Write, StoreError> {
+        let mut rows = self.counted(Operation::Update);
+        let patched = match rows.lease(Operation::Update, shard)? {
+            Some(lease) if expect.holds_for(lease) => patch.apply_to(lease),
+            other => return Ok(Write::Conflict(other.cloned())),
+        };
+        rows.put(patched.clone());
+        Ok(Write::Applied(patched))
+    }
+
+    async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
+        let mut rows = self.counted(Operation::Delete);
+        let deleted = match rows.lease(Operation::Delete, shard)? {
+            Some(lease) if expect.holds_for(lease) => lease.clone(),
+            other => return Ok(Write::Conflict(other.cloned())),
+        };
+        rows.rows.remove(shard);
+        Ok(Write::Applied(deleted))
+    }
+}
