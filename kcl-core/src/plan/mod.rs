@@ -23,7 +23,7 @@ use crate::model::HashKeyRange;
 
 /// The first and the last hash key of a range.
 const fn bounds(range: &HashKeyRange) -> (u128, u128) {
-    (range.start, range.end)
+    (range.start(), range.end())
 }
 
 /// Whether two ranges share a hash key.
