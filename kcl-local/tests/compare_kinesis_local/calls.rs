@@ -29,6 +29,7 @@ pub(crate) async fn observe(client: Client) -> Vec<(String, String)> {
     observer.splits_and_merges().await;
     observer.listings("after a split and a merge").await;
     observer.filters("after a split and a merge").await;
+    observer.merge_from_above().await;
     observer.shard_counts().await;
     observer.settings().await;
     observer.end().await;
@@ -114,9 +115,9 @@ impl Observer {
     }
 
     /// Waits for the stream to be active; real services take their time for every change.
-    async fn settle(&self) {
+    async fn settle(&self, stream: &str) {
         for _ in 0..500 {
-            let summary = self.client.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+            let summary = self.client.describe_stream_summary().stream_name(stream).send().await.unwrap();
             let summary = summary.stream_description_summary().unwrap();
             if summary.stream_status().as_str() == "ACTIVE" {
                 return;
@@ -148,7 +149,7 @@ impl Observer {
         let create = |count: i32| client.create_stream().stream_name(STREAM).shard_count(count).send();
         self.note("create a stream of no shards", create(0).await, ok);
         self.note("create a stream", create(2).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
         self.note("create it again", create(2).await, ok);
         self.note(
             "create a stream with a bad name",
@@ -443,9 +444,9 @@ impl Observer {
         self.note("split outside", split(FIRST, &u128::MAX.to_string()).await, ok);
         self.note("split a missing shard", split("shardId-000000000099", LOWER_QUARTER).await, ok);
         self.note("split", split(FIRST, LOWER_QUARTER).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
         self.note("split it again", split(FIRST, LOWER_QUARTER).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
 
         let ok = |_: &_| "ok".to_owned();
         let merge = |shard: &str, adjacent: &str| {
@@ -459,8 +460,8 @@ impl Observer {
         self.note("merge what is not adjacent", merge("shardId-000000000002", SECOND).await, ok);
         self.note("merge a shard with itself", merge(SECOND, SECOND).await, ok);
         self.note("merge with a closed shard", merge(SECOND, FIRST).await, ok);
-        self.note("merge from above", merge(SECOND, "shardId-000000000003").await, ok);
-        self.settle().await;
+        self.note("merge", merge("shardId-000000000003", SECOND).await, ok);
+        self.settle(STREAM).await;
         for shard in [FIRST, SECOND] {
             self.drain(shard).await;
         }
@@ -477,6 +478,18 @@ impl Observer {
         self.note("read the merged shard", client.get_records().shard_iterator(latest).send().await, page);
     }
 
+    /// Merges from the upper shard to the lower one, on a stream of its own.
+    async fn merge_from_above(&mut self) {
+        let client = self.client.clone();
+        client.create_stream().stream_name("above").shard_count(2).send().await.unwrap();
+        self.settle("above").await;
+        let merge = client.merge_shards().stream_name("above").shard_to_merge(SECOND);
+        self.note("merge from above", merge.adjacent_shard_to_merge(FIRST).send().await, |_| "ok".into());
+        self.settle("above").await;
+        let list = client.list_shards().stream_name("above").send().await;
+        self.note("shards after the merge from above", list, |answer| shards(answer.shards()));
+    }
+
     async fn shard_counts(&mut self) {
         let client = self.client.clone();
         for target in [0, 5, 4, 3] {
@@ -486,7 +499,7 @@ impl Observer {
                 let (from, to) = (answer.current_shard_count(), answer.target_shard_count());
                 format!("{:?} from {from:?} to {to:?}", answer.stream_name())
             });
-            self.settle().await;
+            self.settle(STREAM).await;
             let list = client.list_shards().stream_name(STREAM).send().await;
             self.note(&format!("shards after the update to {target}"), list, |answer| {
                 shards(answer.shards())
