@@ -105,6 +105,9 @@ fn iterators_tokens_and_numbers_of_a_deleted_stream_do_not_fit_its_successor() {
     let mut next = ListShards::default();
     next.next_token = Some(&token);
     assert_eq!(code(world.list_shards(&next)), "ResourceNotFoundException");
+    for _ in 0..3 {
+        world.put("after");
+    }
     for shard in 0..3 {
         let start = IteratorStart::AtSequenceNumber(number);
         let answer = world.get_shard_iterator(STREAM, &id(shard), &start);
@@ -151,6 +154,19 @@ fn a_second_change_is_refused_while_the_first_is_under_way() {
     assert_eq!(status(&world), StreamStatus::Active);
     assert_eq!(world.list(ShardFilter::AtLatest), [1, 2]);
     assert_ne!(&*world.put("to a child").shard_id, id(0));
+}
+
+#[test]
+fn a_change_takes_effect_when_it_is_due_and_not_when_it_is_first_noticed() {
+    let mut options = KinesisOptions::default();
+    options.reshard_delay = Duration::from_secs(30);
+    let world = World::new(options);
+    world.create_stream(STREAM, 1).unwrap();
+    world.split(0, 1 << 127);
+    world.advance(Duration::from_secs(60));
+    let due = world.now() - Duration::from_secs(30);
+    assert_eq!(world.list(ShardFilter::AtTimestamp(due - Duration::from_millis(1))), [0]);
+    assert_eq!(world.list(ShardFilter::AtTimestamp(due + Duration::from_millis(1))), [1, 2]);
 }
 
 #[test]
