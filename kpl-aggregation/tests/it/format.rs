@@ -208,6 +208,30 @@ fn keys_that_are_not_utf8_are_repaired_and_hashed_as_repaired() {
 }
 
 #[test]
+fn a_key_of_absurd_length_is_repaired_once_for_all_its_records() {
+    let tables = (0..50).fold(message().key(vec![0xFF; 5000]), |message, _| message.key("unused"));
+    let data = tables.record(0, None, "r0").record(0, None, "r1").framed();
+    let records = records(&data);
+    assert_eq!(records[0].partition_key, "\u{FFFD}".repeat(5000));
+    assert_eq!(records[0].partition_key.as_ptr(), records[1].partition_key.as_ptr());
+}
+
+#[test]
+fn keys_read_alike_whether_few_or_many_records_use_them() {
+    for records_per_key in [1, 3, 4, 5, 40] {
+        let tables = message().key("a").key([b'b', 0xFF]).hash_key("1").hash_key("02");
+        let uses = 2 * records_per_key;
+        let data = (0..uses).fold(tables, |message, i| message.record(i % 2, Some(i % 2), "r")).framed();
+        let records = records(&data);
+        assert_eq!(records.len() as u64, uses);
+        for (record, sub) in records.iter().zip(0..) {
+            let (key, hash_key) = [("a", "1"), ("b\u{FFFD}", "02")][sub as usize % 2];
+            assert_eq!(parts(record), (sub, key, Some(hash_key), &b"r"[..]));
+        }
+    }
+}
+
+#[test]
 fn deep_nesting_of_unknown_groups_does_not_exhaust_the_stack() {
     let open = vec![0x7B; 100_000];
     let close = vec![0x7C; 100_000];
