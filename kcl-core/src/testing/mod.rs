@@ -1,1 +1,5 @@
 //! Tools for tests. Outside semver.
+
+mod stream;
+
+pub use stream::{MemoryStream, StreamCall};
