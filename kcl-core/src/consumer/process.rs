@@ -214,13 +214,11 @@ impl Consumer {
     pub(super) async fn failed(&mut self, callback: Callback, failure: Failure) -> ControlFlow<Exit> {
         let Failure { error, panicked } = failure;
         let delay = self.callback_failed(callback, &error);
-        let batch = match callback {
-            Callback::ProcessRecords => self.pending.as_mut().map(|pending| &mut pending.batch),
-            _ => None,
-        };
-        let ends = batch
-            .as_deref()
-            .and_then(|batch| Some((batch.records.first()?.position, batch.records.last()?.position)));
+        let is_batch = callback == Callback::ProcessRecords;
+        let ends = self.pending.as_ref().filter(|_| is_batch).and_then(|pending| {
+            let records = &pending.batch.records;
+            Some((records.first()?.position, records.last()?.position))
+        });
         let decision = callback::decide(
             &*self.context.error_policy,
             &ProcessorFailure {
