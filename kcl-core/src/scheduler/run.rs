@@ -17,7 +17,7 @@ use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
 use super::supervisor::Supervisor;
 use crate::checkpointer::CheckpointPolicy;
-use crate::consumer::ConsumerContext;
+use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
@@ -389,6 +389,8 @@ impl Worker {
             lineage: Arc::new(lineage),
             events: self.events.clone(),
             entropy: self.entropy.fork(),
+            clock: Arc::clone(&self.clock),
+            budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
         let mut supervisor = Supervisor::new(context);
         self.view.send_modify(|shown| {
