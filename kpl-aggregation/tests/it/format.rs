@@ -171,7 +171,7 @@ fn explicit_hash_keys_keep_their_text() {
 /// wrong key is worse than one that is reported.
 #[test]
 fn indexes_count_with_all_their_bits() {
-    for index in [2, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 63, u64::MAX] {
+    for index in [2, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 63, u64::MAX] {
         let data = sound().record(index, None, "r2").record(0, None, "r3").framed();
         let damage = match reason(&data) {
             PlainReason::DamagedRecord(damage) => damage,
