@@ -268,7 +268,7 @@ impl<'a> Balance<'a> {
         let decided = self.decisions.len();
         let mut mine = Vec::new();
         for (shard, entry) in &self.entries {
-            if entry.role != Role::Free || entry.view.lease.is_owned_by(me) {
+            if entry.role != Role::Free {
                 continue;
             }
             let receiver = if entry.counts { self.least_loaded() } else { self.heir(entry.view.lease) };
@@ -312,10 +312,11 @@ impl<'a> Balance<'a> {
                 ignored.push((*shard, BalanceReason::RequestIgnored { owner: owner.clone() }));
             }
         }
-        // These leases were counted when they were asked for.
-        self.room += ignored.len();
         for (shard, reason) in ignored {
-            self.decide(shard, Action::Steal, reason);
+            // The room for it was set aside when it was asked for.
+            if self.is_free_to_act_on(shard) {
+                self.decisions.push(Decision { shard: shard.clone(), action: Action::Steal, reason });
+            }
         }
     }
 
@@ -335,7 +336,7 @@ impl<'a> Balance<'a> {
         }
         // Others that start now are as unknown as this worker. One request makes it known to them; from the
         // next scan on they divide the rest together.
-        let mut my_limit = if is_known { limit } else { limit.min(1) };
+        let my_limit = if is_known { limit } else { limit.min(1) };
         let mut by_load: BTreeSet<(usize, &WorkerId)> =
             self.counts.iter().map(|(worker, count)| (*count, *worker)).collect();
         let mut receivers = by_load.clone();
@@ -365,8 +366,9 @@ impl<'a> Balance<'a> {
                     self.decide(shard, Action::Request, reason)
                 };
                 if !decided {
-                    // Busy here, or no room: leave the lease where it is.
-                    my_limit = my_limit.min(if self.room == 0 { 0 } else { my_limit });
+                    if self.room == 0 {
+                        receivers.remove(&(least, receiver));
+                    }
                     continue;
                 }
             }
@@ -384,12 +386,16 @@ impl<'a> Balance<'a> {
 
     /// Adds a decision unless the lease is held or busy here or there is no room for it.
     fn decide(&mut self, shard: &ShardId, action: Action, reason: BalanceReason) -> bool {
-        if self.room == 0 || self.input.held.contains(shard) || self.input.busy.contains(shard) {
+        if self.room == 0 || !self.is_free_to_act_on(shard) {
             return false;
         }
         self.room -= 1;
         self.decisions.push(Decision { shard: shard.clone(), action, reason });
         true
+    }
+
+    fn is_free_to_act_on(&self, shard: &ShardId) -> bool {
+        !self.input.held.contains(shard) && !self.input.busy.contains(shard)
     }
 
     fn count(&self, worker: &WorkerId) -> usize {

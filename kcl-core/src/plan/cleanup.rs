@@ -93,7 +93,7 @@ pub fn leases_to_delete(input: &CleanupInput<'_>) -> CleanupPlan {
     let cleanup = Cleanup {
         input,
         lineage: Lineage::new(input.leases),
-        witnesses: witnesses(&graph, input.leases),
+        witnesses: witnesses(&graph, &graph.by_age().0, input.leases),
         graph,
     };
     cleanup.plan()
