@@ -350,7 +350,12 @@ impl<'a> Balance<'a> {
                 continue;
             }
             let leases = movable.entry(donor).or_default();
-            let Some(shard) = leases.iter().copied().max_by_key(|shard| affinity(receiver, shard)) else {
+            let chosen = if receiver == me && !is_known {
+                introduction(me, donor, leases, (most - least) / 2)
+            } else {
+                leases.iter().copied().max_by_key(|shard| affinity(receiver, shard))
+            };
+            let Some(shard) = chosen else {
                 by_load.remove(&(most, donor));
                 continue;
             };
@@ -441,6 +446,21 @@ impl<'a> Entry<'a> {
         let counts_for = request.or(owner).filter(|_| role != Role::Free);
         Self { view, role, counts: !lease.is_ended() && !waits, counts_for, request }
     }
+}
+
+/// The first lease that a worker nobody knows asks a donor for.
+///
+/// Others nobody knows may ask at the same time. All of them choose among the same few leases, no more than the
+/// donor can give without having too few afterwards.
+fn introduction<'a>(
+    me: &WorkerId,
+    donor: &WorkerId,
+    leases: &BTreeSet<&'a ShardId>,
+    few: usize,
+) -> Option<&'a ShardId> {
+    let mut candidates: Vec<_> = leases.iter().copied().collect();
+    candidates.sort_by_key(|shard| std::cmp::Reverse(affinity(donor, shard)));
+    candidates.into_iter().take(few).max_by_key(|shard| affinity(me, shard))
 }
 
 /// A number that is the same everywhere for the same worker and shard, and unlike that of any other pair: the

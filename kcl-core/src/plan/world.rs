@@ -395,7 +395,8 @@ impl World {
     /// Lets consumers work until nothing is left to read, and checks what was promised.
     pub(super) fn finish(&mut self) {
         self.now += 1;
-        for _ in 0..=self.shards.len() {
+        loop {
+            let before = self.leases.clone();
             self.sync(usize::MAX);
             let unfinished: Vec<_> =
                 self.leases.values().filter(|lease| !lease.is_ended()).map(|l| l.shard.clone()).collect();
@@ -405,6 +406,9 @@ impl World {
                 }
             }
             self.cleanup();
+            if self.leases == before {
+                break;
+            }
         }
         self.assert_covered();
         let mut unfinished = BTreeSet::new();
