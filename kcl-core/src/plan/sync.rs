@@ -307,7 +307,7 @@ impl<'a> Sync<'a> {
                 CreateReason::ParentProcessed { witness: witness.shard.clone() },
             ),
             Origin::Trimmed(ancestor) => {
-                (self.born_by_resharding(ancestor), CreateReason::AncestorTrimmed(ancestor.shard.clone()))
+                (self.after_trimmed(ancestor), CreateReason::AncestorTrimmed(ancestor.shard.clone()))
             }
             Origin::Nothing => match self.without_history(shard) {
                 Some(start) => start,
@@ -349,6 +349,16 @@ impl<'a> Sync<'a> {
             }
         }
         origin
+    }
+
+    /// The start of a shard whose ancestor left the listing with this row.
+    fn after_trimmed(&self, ancestor: &Lease) -> Start {
+        match (self.input.initial, ancestor.start_timestamp) {
+            // The ancestor may have been closed before the start and have this row only because that was cut
+            // short. If it was not, whatever follows it is younger than the start.
+            (InitialPosition::Latest, Some(stored)) => Start::at_timestamp(stored),
+            _ => self.born_by_resharding(ancestor),
+        }
     }
 
     /// The start of a shard whose ancestor has this row.

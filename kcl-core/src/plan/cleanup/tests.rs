@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::world::{World, at, id, initial_positions, lease, shard, steps, table};
+use crate::model::HashKeyRange;
+use crate::plan::world::{World, at, id, initial_positions, lease, shard, steps, table, time};
 
 const HALF: u128 = u128::MAX / 2;
 const LOW: (u128, u128) = (0, HALF);
@@ -97,6 +98,21 @@ fn parents_go_before_children_and_none_stays_behind() {
     assert_eq!(gone, [id(0), id(1)]);
     leases.insert(id(2), lease(&shards[2], Checkpoint::TrimHorizon));
     assert_eq!(deleted(&shards, &leases), [], "0 waits for 2, and 1 for 0");
+}
+
+#[test]
+fn the_time_of_a_start_that_was_cut_short_is_kept_until_it_is_completed() {
+    let mut shards = family();
+    shards.truncate(3);
+    shards[0].hash_key_range = HashKeyRange { start: 0, end: HALF };
+    let mut parent = lease(&shards[0], Checkpoint::ShardEnd);
+    parent.start_timestamp = Some(time(5));
+    let mut leases = table([parent, lease(&shards[1], at(15)), lease(&shards[2], at(15))]);
+    let missed = shard(7, &[], HIGH, (1, None));
+    shards.push(missed.clone());
+    assert_eq!(deleted(&shards, &leases), []);
+    leases.insert(id(7), lease(&missed, Checkpoint::Latest));
+    assert_eq!(deleted(&shards, &leases), [(id(0), DeleteReason::ChildrenStarted)]);
 }
 
 #[test]
