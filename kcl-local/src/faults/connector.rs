@@ -12,7 +12,9 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
+use http_body_util::BodyExt;
 
 use super::rule::{Fate, Verdict};
 use super::{Faults, Seen};
@@ -94,9 +96,13 @@ impl FaultyConnector {
     async fn suffer(
         self,
         service: Service,
-        request: HttpRequest,
+        mut request: HttpRequest,
         verdict: Verdict,
     ) -> Result<HttpResponse, ConnectorError> {
+        // A network takes the request before it loses or delays it; a body that nobody reads would
+        // trip the SDK's check for stalled uploads.
+        let body = request.take_body().collect().await.map_err(ConnectorError::user)?.to_bytes();
+        *request.body_mut() = SdkBody::from(body);
         if !verdict.delay_request.is_zero() {
             tokio::time::sleep(verdict.delay_request).await;
         }
