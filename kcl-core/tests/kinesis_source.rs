@@ -91,8 +91,9 @@ async fn open(source: &KinesisStream, from: StartFrom) -> Box<dyn ShardReader> {
 
 /// Reads until `count` records have come.
 async fn read(reader: &mut dyn ShardReader, count: usize) -> Vec<SequenceNumber> {
-    let mut read = Vec::new();
+    let (start, mut read) = (Instant::now(), Vec::new());
     while read.len() < count {
+        assert!(start.elapsed() < Duration::from_secs(600), "{count} records do not come: {read:?}");
         read.extend(reader.next().await.unwrap().records.iter().map(|record| record.sequence_number));
     }
     read
@@ -438,6 +439,7 @@ async fn dropping_a_call_anywhere_loses_and_repeats_nothing() {
         let mut reader = open(&world.slow_source(3), StartFrom::TrimHorizon).await;
         let (entropy, start, mut records) = (Entropy::seeded(seed), Instant::now(), Vec::new());
         while records.len() < expected.len() {
+            assert!(start.elapsed() < Duration::from_secs(600), "seed {seed}: the records do not come");
             let patience = Duration::from_millis(entropy.below(500));
             if let Ok(batch) = timeout(patience, reader.next()).await {
                 records.extend(batch.unwrap().records.iter().map(|record| record.sequence_number));
@@ -479,6 +481,7 @@ async fn alone_at_the_tip_a_record_waits_a_tenth_of_a_second() {
     };
     let consumer = async {
         while waits.len() < 300 {
+            assert!(start.elapsed() < Duration::from_secs(600), "the records do not come");
             let batch = reader.next().await.unwrap();
             assert!(reader.absorbed_failures().is_none(), "the service's limit is kept");
             let now = world.kinesis.clock().now();
