@@ -14,8 +14,8 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
 use aws_smithy_types::config_bag::ConfigBag;
 
-use super::rule::Verdict;
-use super::{Fault, Faults, Seen};
+use super::rule::{Fate, Verdict};
+use super::{Faults, Seen};
 use crate::client::{into_sdk, path_of, timed_out, within_read_timeout};
 use crate::wire::{AwsResponse, Service, Target};
 
@@ -102,13 +102,13 @@ impl FaultyConnector {
         }
         let answer = match verdict.fate {
             None => self.inner.call(request).await,
-            Some(Fault::Fail(seen)) => show(seen, service).await,
-            Some(Fault::DropAnswer(seen)) => {
+            Some(Fate::Fail(seen)) => show(seen, service).await,
+            Some(Fate::DropAnswer(seen)) => {
                 // Whatever the service said, the caller is not to know.
                 let _ = self.inner.call(request).await;
                 show(seen, service).await
             }
-            Some(Fault::LandLate { after, seen }) => {
+            Some(Fate::LandLate { after, seen }) => {
                 let inner = self.inner.clone();
                 self.faults.land_late(async move {
                     tokio::time::sleep(after).await;
@@ -116,15 +116,12 @@ impl FaultyConnector {
                 });
                 show(seen, service).await
             }
-            Some(Fault::Duplicate) => {
+            Some(Fate::Duplicate) => {
                 let copy = request.try_clone().ok_or_else(|| {
                     ConnectorError::user("a request with a streaming body cannot be duplicated".into())
                 })?;
                 let _ = self.inner.call(copy).await;
                 self.inner.call(request).await
-            }
-            Some(Fault::DelayRequest(_) | Fault::DelayAnswer(_)) => {
-                return Err(ConnectorError::user("a delay does not seal a call's fate".into()));
             }
         };
         if !verdict.delay_answer.is_zero() {
