@@ -9,6 +9,8 @@ pub mod verb;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
+#[cfg(test)]
+pub(crate) use handle::{Command, Liveness};
 pub use lease::{AttemptToken, Lease, PendingCheckpoint};
 pub use observer::LeaseObserver;
 pub use store::{

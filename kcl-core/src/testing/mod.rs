@@ -1,1 +1,5 @@
 //! Tools for tests. Outside semver.
+
+mod recorder;
+
+pub use recorder::{Action, Call, CallOutcome, Recorder, Rule};

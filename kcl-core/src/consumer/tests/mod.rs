@@ -1,1 +1,4 @@
-
+mod delivering;
+mod ending;
+mod reading;
+mod world;
