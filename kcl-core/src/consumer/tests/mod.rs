@@ -1,3 +1,4 @@
+mod chaos;
 mod delivering;
 mod ending;
 mod reading;

@@ -196,3 +196,18 @@ async fn blocked_processors_hold_the_workers_budget_and_one_answer_each_at_most(
     }
     assert_eq!(budget.used_bytes(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_was_blocked_is_not_read_as_a_dead_source() {
+    let world = World::new();
+    let mut running = world.start();
+    running.reaches(Stage::Fetching).await;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(47)).await;
+        // Time passes in which nothing is polled.
+        tokio::time::advance(seconds(70)).await;
+    }
+    let events = running.events();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!(running.stage(), Stage::Fetching);
+}
