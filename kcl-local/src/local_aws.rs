@@ -16,7 +16,7 @@ use crate::clock::{Clock, SharedClock, SystemClock, TokioClock};
 use crate::cloudwatch::CloudWatch;
 use crate::dynamodb::DynamoDb;
 use crate::faults::Faults;
-use crate::kinesis::Kinesis;
+use crate::kinesis::{Kinesis, KinesisOptions};
 use crate::server::Server;
 use crate::services::Services;
 
@@ -127,6 +127,7 @@ impl LocalAws {
 #[must_use]
 pub struct LocalAwsBuilder {
     clock: Option<SharedClock>,
+    kinesis_options: KinesisOptions,
     port: u16,
     faults: Option<Faults>,
 }
@@ -136,6 +137,14 @@ impl LocalAwsBuilder {
     /// at the wall clock's time and then follows tokio's.
     pub fn clock(mut self, clock: SharedClock) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// How Kinesis behaves: delays, lifetimes, limits. The default enforces no rates.
+    ///
+    /// They can be changed later by `aws.kinesis().configure(..)`.
+    pub fn kinesis_options(mut self, options: KinesisOptions) -> Self {
+        self.kinesis_options = options;
         self
     }
 
@@ -182,7 +191,8 @@ impl LocalAwsBuilder {
     ) -> Result<(Services, DynamoDb), StartError> {
         let clock = self.clock.clone().unwrap_or_else(default_clock);
         let dynamodb = DynamoDb::new(Arc::clone(&clock)).map_err(StartError::new)?;
-        let services = Services::new(Kinesis::new(clock)).with_dynamodb(dynamodb.clone());
+        let kinesis = Kinesis::with_options(clock, self.kinesis_options.clone());
+        let services = Services::new(kinesis).with_dynamodb(dynamodb.clone());
         #[cfg(feature = "cloudwatch")]
         let services = services.with_cloudwatch(CloudWatch::new());
         Ok((services, dynamodb))

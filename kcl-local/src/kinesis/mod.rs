@@ -1,26 +1,139 @@
 //! A model of Amazon Kinesis Data Streams.
+//!
+//! [`Kinesis`] keeps streams, shards and records in memory behind one lock and offers the
+//! operations of the service as plain synchronous calls; the module `api` puts the service's JSON
+//! protocol over them. A put assigns the sequence number, stamps the arrival and makes the record
+//! visible in one step, so a reader can never pass over a record that was acknowledged.
+//!
+//! All time is the given clock's: arrival times, retention, iterator and token lifetimes, delays
+//! and limits. Time that runs backwards is taken to stand still.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use kcl_local::clock::SystemClock;
+//! use kcl_local::kinesis::{IteratorStart, Kinesis, NewRecord};
+//!
+//! # fn main() -> Result<(), kcl_local::error::ApiError> {
+//! let kinesis = Kinesis::new(Arc::new(SystemClock));
+//! kinesis.create_stream("orders", 1)?;
+//! let placed = kinesis.put_record("orders", NewRecord::new("customer-7", "an order"))?;
+//! let iterator = kinesis.get_shard_iterator("orders", &placed.shard_id, &IteratorStart::TrimHorizon)?;
+//! let page = kinesis.get_records(&iterator, None)?;
+//! assert_eq!(page.records[0].sequence_number, placed.sequence_number);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::SharedClock;
+
+mod bucket;
+mod control;
+mod errors;
+mod hash_key;
+mod list;
+mod md5;
+mod options;
+mod put;
+mod read;
+mod reshard;
+mod sequence;
+mod settings;
+mod shard;
+mod state;
+mod stream;
+mod token;
 
 #[cfg(feature = "wire")]
 pub mod api;
 
+pub use control::{AccountLimits, NewStream, StreamDescription, StreamPage};
+pub use hash_key::{HashKeyRange, hash_key};
+pub use list::{ListShards, ShardFilter, ShardPage};
+pub use options::{KinesisOptions, Limits};
+pub use put::{NewRecord, Placement};
+pub use read::{GetRecordsOutput, IteratorStart};
+pub use reshard::ShardCountUpdate;
+pub use sequence::{ParseSequenceNumberError, SequenceNumber};
+pub use settings::TagPage;
+pub use shard::{ChildShard, ShardDescription, StoredRecord};
+pub use state::StreamRef;
+pub use stream::{StreamMode, StreamStatus, StreamSummary};
+
+use state::State;
+
 /// The model: streams, shards and records on a given clock. Clones share the same state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Kinesis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     clock: SharedClock,
+    state: Mutex<State>,
 }
 
 impl Kinesis {
-    /// Creates a service without streams.
+    /// Creates a service without streams and with default options.
     #[must_use]
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock }
+        Self::with_options(clock, KinesisOptions::default())
+    }
+
+    /// Creates a service without streams.
+    #[must_use]
+    pub fn with_options(clock: SharedClock, options: KinesisOptions) -> Self {
+        Self { shared: Arc::new(Shared { clock, state: Mutex::new(State::new(options)) }) }
     }
 
     /// The clock the service runs on.
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
-        &self.clock
+        &self.shared.clock
     }
+
+    /// The options in force.
+    #[must_use]
+    pub fn options(&self) -> KinesisOptions {
+        self.with(|state| state.options.clone())
+    }
+
+    /// Changes the options of the running service.
+    ///
+    /// Region, account and retention concern streams made later; the rest takes effect at once.
+    /// `change` runs under the service's lock and must not call the service.
+    pub fn configure(&self, change: impl FnOnce(&mut KinesisOptions)) {
+        self.with(|state| change(&mut state.options));
+    }
+
+    /// Runs one operation: alone, and at one moment.
+    fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.now = state.now.max(millis(self.shared.clock.now()));
+        operation(&mut state)
+    }
+}
+
+impl fmt::Debug for Kinesis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let streams = self.with(|state| state.names());
+        f.debug_struct("Kinesis").field("clock", &self.shared.clock).field("streams", &streams).finish()
+    }
+}
+
+/// Milliseconds since the Unix epoch; zero before it.
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis_of)
+}
+
+fn millis_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The moment so many milliseconds after the Unix epoch.
+fn instant(millis: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis)
 }

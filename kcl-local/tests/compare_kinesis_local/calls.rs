@@ -1,15 +1,16 @@
 //! The calls, and what of their answers is compared.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{
-    PutRecordsRequestEntry, ScalingType, Shard, ShardFilter, ShardFilterType, ShardIteratorType, StreamMode,
-    StreamModeDetails,
+    ChildShard, PutRecordsRequestEntry, ScalingType, Shard, ShardFilter, ShardFilterType, ShardIteratorType,
+    StreamMode, StreamModeDetails,
 };
+use kcl_local::clock::{Clock, SystemClock};
 
 const STREAM: &str = "orders";
 const FIRST: &str = "shardId-000000000000";
@@ -29,6 +30,7 @@ pub(crate) async fn observe(client: Client) -> Vec<(String, String)> {
     observer.splits_and_merges().await;
     observer.listings("after a split and a merge").await;
     observer.filters("after a split and a merge").await;
+    observer.merge_from_above().await;
     observer.shard_counts().await;
     observer.settings().await;
     observer.end().await;
@@ -44,7 +46,8 @@ struct Observer {
 fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
     match error {
         SdkError::ServiceError(service) => service.err().code().unwrap_or("error without a code").to_owned(),
-        _ => "not an answer of the service".to_owned(),
+        SdkError::ResponseError(_) => "an answer that the SDK cannot read".to_owned(),
+        _ => "no answer".to_owned(),
     }
 }
 
@@ -53,17 +56,23 @@ fn present<T>(value: Option<T>) -> &'static str {
 }
 
 fn shard(shard: &Shard) -> String {
-    let hash = shard.hash_key_range().unwrap();
     let end = shard.sequence_number_range().and_then(|range| range.ending_sequence_number());
     format!(
-        "[{} {}..={} parent={:?} adjacent={:?} end={}]",
+        "[{} parent={:?} adjacent={:?} end={}]",
         shard.shard_id(),
-        hash.starting_hash_key(),
-        hash.ending_hash_key(),
         shard.parent_shard_id(),
         shard.adjacent_parent_shard_id(),
         present(end),
     )
+}
+
+/// Which part of the hash-key space each shard has.
+fn ranges(list: &[Shard]) -> String {
+    let range = |shard: &Shard| {
+        let hash = shard.hash_key_range().unwrap();
+        format!("{} {}..={}", shard.shard_id(), hash.starting_hash_key(), hash.ending_hash_key())
+    };
+    list.iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 fn shards(list: &[Shard]) -> String {
@@ -75,23 +84,14 @@ fn page(output: &GetRecordsOutput) -> String {
         .records()
         .iter()
         .map(|record| {
-            let data = String::from_utf8_lossy(record.data().as_ref()).into_owned();
+            let data = String::from_utf8_lossy(record.data().as_ref());
             let arrival = present(record.approximate_arrival_timestamp());
-            let encryption = record.encryption_type();
-            format!("{:?}={} arrival {arrival} encryption {encryption:?}", record.partition_key(), data)
+            format!("{:?}={data} arrival {arrival}", record.partition_key())
         })
         .collect();
-    let children: Vec<_> = output
-        .child_shards()
-        .iter()
-        .map(|child| {
-            let hash = child.hash_key_range().unwrap();
-            let (from, to) = (hash.starting_hash_key(), hash.ending_hash_key());
-            format!("[{} {from}..={to} parents={:?}]", child.shard_id(), child.parent_shards())
-        })
-        .collect();
+    let children = children(output);
     format!(
-        "{records:?} next {} children {children:?} behind {}",
+        "{records:?} next {} children {children} behind {}",
         present(output.next_shard_iterator()),
         match output.millis_behind_latest() {
             None => "absent",
@@ -99,6 +99,16 @@ fn page(output: &GetRecordsOutput) -> String {
             Some(_) => "positive",
         }
     )
+}
+
+fn children(output: &GetRecordsOutput) -> String {
+    let child = |child: &ChildShard| {
+        // The order of the parents is not documented.
+        let mut parents = child.parent_shards().to_vec();
+        parents.sort();
+        format!("[{} parents={parents:?}]", child.shard_id())
+    };
+    output.child_shards().iter().map(child).collect::<Vec<_>>().join(" ")
 }
 
 impl Observer {
@@ -114,9 +124,9 @@ impl Observer {
     }
 
     /// Waits for the stream to be active; real services take their time for every change.
-    async fn settle(&self) {
+    async fn settle(&self, stream: &str) {
         for _ in 0..500 {
-            let summary = self.client.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+            let summary = self.client.describe_stream_summary().stream_name(stream).send().await.unwrap();
             let summary = summary.stream_description_summary().unwrap();
             if summary.stream_status().as_str() == "ACTIVE" {
                 return;
@@ -125,6 +135,11 @@ impl Observer {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the stream does not become active");
+    }
+
+    async fn create(&self, stream: &str, shards: i32) {
+        self.client.create_stream().stream_name(stream).shard_count(shards).send().await.unwrap();
+        self.settle(stream).await;
     }
 
     async fn arn(&self) -> String {
@@ -148,7 +163,7 @@ impl Observer {
         let create = |count: i32| client.create_stream().stream_name(STREAM).shard_count(count).send();
         self.note("create a stream of no shards", create(0).await, ok);
         self.note("create a stream", create(2).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
         self.note("create it again", create(2).await, ok);
         self.note(
             "create a stream with a bad name",
@@ -227,6 +242,7 @@ impl Observer {
         self.note(&format!("{when}: list shards"), list().send().await, |answer| {
             format!("{} token {}", shards(answer.shards()), present(answer.next_token()))
         });
+        self.note(&format!("{when}: hash ranges"), list().send().await, |answer| ranges(answer.shards()));
         let first_page = list().max_results(1).send().await.unwrap();
         self.seen.push((format!("{when}: list one shard"), shards(first_page.shards())));
         let token = || client.list_shards().set_next_token(first_page.next_token().map(str::to_owned));
@@ -263,7 +279,7 @@ impl Observer {
         let client = self.client.clone();
         let list = |filter: ShardFilter| client.list_shards().stream_name(STREAM).shard_filter(filter).send();
         let of = |kind: ShardFilterType| ShardFilter::builder().r#type(kind);
-        let (now, past) = (DateTime::from(SystemTime::now()), DateTime::from_secs(1_000_000_000));
+        let (now, past) = (DateTime::from(SystemClock.now()), DateTime::from_secs(1_000_000_000));
         for (name, filter) in [
             ("after the first", of(ShardFilterType::AfterShardId).shard_id(FIRST)),
             ("after no shard", of(ShardFilterType::AfterShardId)),
@@ -284,9 +300,13 @@ impl Observer {
 
     async fn puts(&mut self) {
         let client = self.client.clone();
-        let put = |key: &str, data: Vec<u8>| {
-            client.put_record().stream_name(STREAM).partition_key(key).data(Blob::new(data))
+        let put_to = |stream: &str, key: &str, data: Vec<u8>| {
+            client.put_record().stream_name(stream).partition_key(key).data(Blob::new(data))
         };
+        let put = |key: &str, data: Vec<u8>| put_to(STREAM, key, data);
+        // What one server refuses and the other takes must not move what is compared later.
+        self.create("limits", 1).await;
+        let try_put = |key: &str, data: Vec<u8>| put_to("limits", key, data);
         macro_rules! record {
             ($step:expr, $request:expr) => {
                 let answer = $request.send().await;
@@ -303,26 +323,34 @@ impl Observer {
         );
         record!(
             "put beyond the upper end",
-            put("customer-3", b"x".to_vec()).explicit_hash_key("340282366920938463463374607431768211456")
+            try_put("customer-3", b"x".to_vec()).explicit_hash_key("340282366920938463463374607431768211456")
         );
-        record!("put to a hash key that is none", put("customer-3", b"x".to_vec()).explicit_hash_key("abc"));
+        record!(
+            "put to a hash key that is none",
+            try_put("customer-3", b"x".to_vec()).explicit_hash_key("abc")
+        );
         record!("put no data", put("customer-4", Vec::new()));
-        record!("put with an empty key", put("", b"x".to_vec()));
-        record!("put with a key of 256 letters", put(&"k".repeat(256), b"x".to_vec()));
-        record!("put with a key of 257 letters", put(&"k".repeat(257), b"x".to_vec()));
-        record!("put 1 MiB", put("", vec![b'x'; 1 << 20]).partition_key("k"));
-        record!("put beyond 1 MiB", put("k", vec![b'x'; (1 << 20) + 1]));
+        record!("put with an empty key", try_put("", b"x".to_vec()));
+        record!("put with a key of 256 letters", try_put(&"k".repeat(256), b"x".to_vec()));
+        record!("put with a key of 257 letters", try_put(&"k".repeat(257), b"x".to_vec()));
+        record!("put 1 MiB with its key", try_put("k", vec![b'x'; (1 << 20) - 1]));
+        record!("put 1 MiB without its key", try_put("k", vec![b'x'; 1 << 20]));
+        record!("put beyond 1 MiB", try_put("k", vec![b'x'; (1 << 20) + 1]));
         record!("put to a missing stream", put("k", b"x".to_vec()).stream_name("nowhere"));
         let arn = self.arn().await;
         record!("put by ARN", client.put_record().stream_arn(arn).partition_key("k").data(Blob::new("x")));
-        record!("put after an alien number", put("k", b"x".to_vec()).sequence_number_for_ordering("junk"));
+        record!(
+            "put after an alien number",
+            try_put("k", b"x".to_vec()).sequence_number_for_ordering("junk")
+        );
 
         let entry = |key: String| {
             PutRecordsRequestEntry::builder().partition_key(key).data(Blob::new("batch")).build().unwrap()
         };
         for count in [3, 0, 501] {
             let entries: Vec<_> = (0..count).map(|number| entry(format!("customer-{number}"))).collect();
-            let answer = client.put_records().stream_name(STREAM).set_records(Some(entries)).send().await;
+            let stream = if count == 3 { STREAM } else { "limits" };
+            let answer = client.put_records().stream_name(stream).set_records(Some(entries)).send().await;
             self.note(&format!("put {count} records"), answer, |answer| {
                 let placed: Vec<_> = answer
                     .records()
@@ -337,9 +365,10 @@ impl Observer {
                     })
                     .collect();
                 format!(
-                    "failed {:?} encryption {:?} {placed:?}",
+                    "failed {:?} encryption {:?} {}",
                     answer.failed_record_count(),
-                    answer.encryption_type()
+                    answer.encryption_type(),
+                    if placed.len() > 3 { "many".to_owned() } else { format!("{placed:?}") },
                 )
             });
         }
@@ -353,7 +382,7 @@ impl Observer {
         let number = self.first_number(FIRST).await;
         let alien = self.first_number(SECOND).await;
         let (at, after) = (ShardIteratorType::AtSequenceNumber, ShardIteratorType::AfterSequenceNumber);
-        let future = DateTime::from(SystemTime::now() + Duration::from_secs(3_600));
+        let future = DateTime::from(SystemClock.now() + Duration::from_secs(3_600));
         for (step, request) in [
             ("trim horizon", get(ShardIteratorType::TrimHorizon)),
             ("latest", get(ShardIteratorType::Latest)),
@@ -404,6 +433,11 @@ impl Observer {
                 format!("sizes {sizes:?} behind {:?}", answer.millis_behind_latest())
             });
         }
+        let iterator = self.open(FIRST, ShardIteratorType::TrimHorizon).await;
+        let records = client.get_records().shard_iterator(iterator).limit(1).send().await;
+        self.note("encryption of a record read", records, |answer| {
+            format!("{:?}", answer.records()[0].encryption_type())
+        });
         let latest = self.open(FIRST, ShardIteratorType::Latest).await;
         self.note("read at the tip", client.get_records().shard_iterator(&latest).send().await, page);
         for limit in [0, 10_000, 10_001] {
@@ -422,7 +456,7 @@ impl Observer {
         {
             let answer = self.client.get_records().shard_iterator(open).send().await.unwrap();
             iterator = answer.next_shard_iterator().map(str::to_owned);
-            let children = page(&answer).split_once(" children ").unwrap().1.to_owned();
+            let children = children(&answer);
             pages.push(format!("{} records, children {children}", answer.records().len()));
         }
         self.seen.push((format!("read {shard} to its end"), format!("{pages:?}")));
@@ -431,21 +465,25 @@ impl Observer {
     async fn splits_and_merges(&mut self) {
         let client = self.client.clone();
         let ok = |_: &_| "ok".to_owned();
+        for (name, at) in [("lower end", 0), ("upper end", u128::MAX)] {
+            // A server that takes the request has another lineage from then on.
+            let stream = if at == 0 { "lower" } else { "upper" };
+            self.create(stream, 1).await;
+            let split = client.split_shard().stream_name(stream).shard_to_split(FIRST);
+            let answer = split.new_starting_hash_key(at.to_string()).send().await;
+            self.note(&format!("split at the {name}"), answer, ok);
+        }
+        let ok = |_: &_| "ok".to_owned();
         let split = |shard: &str, at: &str| {
             client.split_shard().stream_name(STREAM).shard_to_split(shard).new_starting_hash_key(at).send()
         };
-        self.note("split at the lower end", split(FIRST, "0").await, ok);
-        self.note(
-            "split at the upper end",
-            split(FIRST, "170141183460469231731687303715884105727").await,
-            ok,
-        );
         self.note("split outside", split(FIRST, &u128::MAX.to_string()).await, ok);
+        self.settle(STREAM).await;
         self.note("split a missing shard", split("shardId-000000000099", LOWER_QUARTER).await, ok);
         self.note("split", split(FIRST, LOWER_QUARTER).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
         self.note("split it again", split(FIRST, LOWER_QUARTER).await, ok);
-        self.settle().await;
+        self.settle(STREAM).await;
 
         let ok = |_: &_| "ok".to_owned();
         let merge = |shard: &str, adjacent: &str| {
@@ -459,8 +497,8 @@ impl Observer {
         self.note("merge what is not adjacent", merge("shardId-000000000002", SECOND).await, ok);
         self.note("merge a shard with itself", merge(SECOND, SECOND).await, ok);
         self.note("merge with a closed shard", merge(SECOND, FIRST).await, ok);
-        self.note("merge from above", merge(SECOND, "shardId-000000000003").await, ok);
-        self.settle().await;
+        self.note("merge", merge("shardId-000000000003", SECOND).await, ok);
+        self.settle(STREAM).await;
         for shard in [FIRST, SECOND] {
             self.drain(shard).await;
         }
@@ -477,6 +515,17 @@ impl Observer {
         self.note("read the merged shard", client.get_records().shard_iterator(latest).send().await, page);
     }
 
+    /// Merges from the upper shard to the lower one, on a stream of its own.
+    async fn merge_from_above(&mut self) {
+        let client = self.client.clone();
+        self.create("above", 2).await;
+        let merge = client.merge_shards().stream_name("above").shard_to_merge(SECOND);
+        self.note("merge from above", merge.adjacent_shard_to_merge(FIRST).send().await, |_| "ok".into());
+        self.settle("above").await;
+        let list = client.list_shards().stream_name("above").send().await;
+        self.note("shards after the merge from above", list, |answer| shards(answer.shards()));
+    }
+
     async fn shard_counts(&mut self) {
         let client = self.client.clone();
         for target in [0, 5, 4, 3] {
@@ -486,7 +535,7 @@ impl Observer {
                 let (from, to) = (answer.current_shard_count(), answer.target_shard_count());
                 format!("{:?} from {from:?} to {to:?}", answer.stream_name())
             });
-            self.settle().await;
+            self.settle(STREAM).await;
             let list = client.list_shards().stream_name(STREAM).send().await;
             self.note(&format!("shards after the update to {target}"), list, |answer| {
                 shards(answer.shards())

@@ -44,7 +44,7 @@ impl KinesisLocal {
         command
             .env("KINESIS_MOCK_PLAIN_PORT", plain.to_string())
             .env("KINESIS_MOCK_TLS_PORT", tls.to_string());
-        command.env("LOG_LEVEL", "ERROR").stdout(Stdio::null());
+        command.env("LOG_LEVEL", "ERROR").stdout(Stdio::null()).stderr(Stdio::null());
         for operation in
             ["CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS", "UPDATE_SHARD_COUNT"]
         {
