@@ -2,6 +2,8 @@
 
 pub mod conformance;
 mod faulty_store;
+mod stream;
 
 pub use crate::lease_store_conformance;
 pub use faulty_store::{Fault, FaultId, FaultRule, FaultyStore, StoreOperation};
+pub use stream::{MemoryStream, StreamCall};
