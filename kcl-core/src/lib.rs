@@ -13,11 +13,11 @@ mod retry;
 mod scheduler;
 mod settings;
 pub mod source;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 mod time;
 
-pub use checkpointer::{CheckpointError, CheckpointPolicy, Checkpointer};
+pub use checkpointer::{CheckpointError, CheckpointPolicy, Checkpointer, PreparedCheckpoint};
 pub use consumer::{ShardReport, Stage};
 pub use entropy::Entropy;
 pub use error::{BoxError, Error, ErrorKind};

@@ -1,21 +1,39 @@
 //! One shard, from first lease to last checkpoint.
+//!
+//! A consumer is one future. Inside it the [`reader`] reads ahead while the [`run`] loop calls the processor;
+//! [`state`] says what comes next, [`delivery`] cuts batches, [`process`] and [`callback`] call the processor, [`leave`] ends it.
+
+mod budget;
+mod callback;
+mod delivery;
+mod leave;
+mod process;
+mod reader;
+mod run;
+mod signals;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub(crate) use budget::WorkerBudget;
+pub(crate) use run::run;
 
 use crate::checkpointer::CheckpointPolicy;
 use crate::entropy::Entropy;
 use crate::error::BoxError;
 use crate::event::EventSender;
-use crate::lease::{Lease, LeaseHandle, LossReason, StoreError};
+use crate::lease::{Lease, LossReason, StoreError};
 use crate::model::{Checkpoint, ChildShard, InitialPosition, ShardId, StreamIdentity};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
 use crate::source::{SourceError, StreamSource};
+use crate::time::Clock;
 
 /// Where a consumer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +89,25 @@ pub struct ShardReport {
     pub failures: u32,
     /// The latest failure, with its causes.
     pub last_error: Option<String>,
+}
+
+impl ShardReport {
+    /// The report of a consumer that is about to start.
+    pub(crate) fn starting(checkpoint: Checkpoint) -> Self {
+        Self {
+            stage: Stage::WaitingForParents,
+            since: Instant::now(),
+            last_fetch: None,
+            last_delivery: None,
+            checkpoint,
+            millis_behind: None,
+            records: 0,
+            bytes: 0,
+            buffered_bytes: 0,
+            failures: 0,
+            last_error: None,
+        }
+    }
 }
 
 /// What the supervisor asks of a consumer.
@@ -141,6 +178,9 @@ pub(crate) struct ConsumerContext {
     pub(crate) lineage: Arc<dyn Lineage>,
     pub(crate) events: EventSender,
     pub(crate) entropy: Entropy,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// One for the worker, from [`Settings::worker_buffer_bytes`].
+    pub(crate) budget: WorkerBudget,
 }
 
 impl ConsumerContext {
@@ -151,15 +191,4 @@ impl ConsumerContext {
             InitialPosition::TrimHorizon | InitialPosition::Latest => None,
         })
     }
-}
-
-/// Runs the consumer of one held lease to its end.
-pub(crate) async fn run(
-    context: Arc<ConsumerContext>,
-    handle: LeaseHandle,
-    orders: watch::Receiver<Order>,
-    report: watch::Sender<ShardReport>,
-) -> Exit {
-    let _ = (context, handle, orders, report);
-    Exit::Released { clean: false }
 }

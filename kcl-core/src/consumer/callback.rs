@@ -1,0 +1,73 @@
+//! Runs one callback: whatever it does, an outcome comes back.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use crate::error::BoxError;
+use crate::processor::{
+    ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
+};
+
+/// How a callback ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It returned `Ok`.
+    Done,
+    /// It returned an error or panicked.
+    Failed(Failure),
+    /// It did not end in time and was dropped midway; the processor must not be called again.
+    Overran,
+}
+
+/// What a callback failed with.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: BoxError,
+    pub(super) panicked: bool,
+}
+
+/// The error that stands for a panic.
+#[derive(Debug, thiserror::Error)]
+#[error("panicked: {0}")]
+struct Panicked(String);
+
+impl Failure {
+    fn from_panic(payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "(the panic carries no text)".to_owned());
+        Self { error: Box::new(Panicked(message)), panicked: true }
+    }
+}
+
+/// Runs a callback for at most `limit`.
+///
+/// A callback that blocks its thread beyond `limit` and then returns has returned: what it did is done.
+pub(super) async fn run(limit: Duration, callback: impl Future<Output = Result<(), BoxError>>) -> Outcome {
+    match timeout(limit, AssertUnwindSafe(callback).catch_unwind()).await {
+        Ok(Ok(Ok(()))) => Outcome::Done,
+        Ok(Ok(Err(error))) => Outcome::Failed(Failure { error, panicked: false }),
+        Ok(Err(payload)) => Outcome::Failed(Failure::from_panic(&*payload)),
+        Err(_) => Outcome::Overran,
+    }
+}
+
+/// Makes a processor.
+pub(super) fn create(
+    factory: &dyn RecordProcessorFactory,
+    shard: &ShardContext,
+) -> Result<Box<dyn RecordProcessor>, Failure> {
+    catch_unwind(AssertUnwindSafe(|| factory.create(shard))).map_err(|payload| Failure::from_panic(&*payload))
+}
+
+/// Asks the policy; one that panics is taken to say nothing, which is to retry.
+pub(super) fn decide(policy: &dyn ErrorPolicy, failure: &ProcessorFailure<'_>) -> OnError {
+    catch_unwind(AssertUnwindSafe(|| policy.on_error(failure))).unwrap_or(OnError::Retry)
+}
