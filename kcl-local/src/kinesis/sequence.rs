@@ -99,7 +99,8 @@ fn divide(limbs: &mut [u64; 3]) -> u64 {
     for limb in limbs {
         let part = (u128::from(rest) << 64) | u128::from(*limb);
         *limb = (part / u128::from(GROUP)) as u64;
-        rest = (part % u128::from(GROUP)) as u64;
+        // The remainder is below 2^64, so the lower halves tell it without a second division.
+        rest = (part as u64).wrapping_sub(limb.wrapping_mul(GROUP));
     }
     rest
 }

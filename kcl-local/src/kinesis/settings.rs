@@ -158,7 +158,11 @@ impl Kinesis {
     ) -> Result<(), ApiError> {
         let stream = stream.into();
         self.with(|state| {
-            state.resolve(&stream)?.retention = millis_of(retention);
+            let now = state.now;
+            let stream = state.resolve(&stream)?;
+            stream.expire(now);
+            stream.retention = millis_of(retention);
+            stream.expire(now);
             Ok(())
         })
     }

@@ -105,7 +105,6 @@ pub(crate) struct Shard {
     records: VecDeque<Stored>,
     /// The record index of the first record kept. Indexes start at 1 and have no gaps.
     first: u64,
-    last_arrival: u64,
 }
 
 /// One page of records.
@@ -132,7 +131,6 @@ impl Shard {
             closed: None,
             records: VecDeque::new(),
             first: 1,
-            last_arrival: 0,
         }
     }
 
@@ -170,9 +168,8 @@ impl Shard {
 
     pub(crate) fn put(&mut self, partition_key: Arc<str>, data: Bytes, now: u64) -> SequenceNumber {
         let index = self.next_index();
-        self.last_arrival = self.last_arrival.max(now);
-        self.records.push_back(Stored { arrival: self.last_arrival, partition_key, data });
-        self.number(index, self.last_arrival)
+        self.records.push_back(Stored { arrival: now, partition_key, data });
+        self.number(index, now)
     }
 
     /// Drops the records that arrived `retention` milliseconds ago or earlier.

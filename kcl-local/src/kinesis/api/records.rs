@@ -222,28 +222,41 @@ fn render_output(output: &GetRecordsOutput) -> Vec<u8> {
         write(&mut answer, format_args!(r#","ChildShards":{children}"#));
     }
     answer.extend_from_slice(br#","Records":["#);
+    let mut stamp = Stamp::default();
     for (index, record) in output.records.iter().enumerate() {
         if index > 0 {
             answer.push(b',');
         }
-        write_record(&mut answer, record);
+        write_record(&mut answer, record, &mut stamp);
     }
     answer.extend_from_slice(b"]}");
     answer
 }
 
-fn write_record(out: &mut Vec<u8>, record: &StoredRecord) {
+/// The text of the last arrival time: many records share one.
+#[derive(Default)]
+struct Stamp {
+    millis: Option<u64>,
+    text: Vec<u8>,
+}
+
+impl Stamp {
+    fn of(&mut self, millis: u64) -> &[u8] {
+        if self.millis != Some(millis) {
+            self.text.clear();
+            write(&mut self.text, format_args!("{}.{:03}", millis / 1_000, millis % 1_000));
+            self.millis = Some(millis);
+        }
+        &self.text
+    }
+}
+
+fn write_record(out: &mut Vec<u8>, record: &StoredRecord, stamp: &mut Stamp) {
     out.extend_from_slice(br#"{"SequenceNumber":""#);
     record.sequence_number.write_decimal(out);
-    let arrival = crate::kinesis::millis(record.arrival);
-    write(
-        out,
-        format_args!(
-            r#"","ApproximateArrivalTimestamp":{}.{:03},"Data":""#,
-            arrival / 1_000,
-            arrival % 1_000
-        ),
-    );
+    out.extend_from_slice(br#"","ApproximateArrivalTimestamp":"#);
+    out.extend_from_slice(stamp.of(crate::kinesis::millis(record.arrival)));
+    out.extend_from_slice(br#","Data":""#);
     write_base64(out, &record.data);
     out.extend_from_slice(br#"","PartitionKey":"#);
     serde_json::to_writer(&mut *out, &*record.partition_key).expect("text can be written to a vector");
