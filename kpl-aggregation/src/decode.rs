@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     error::{Damage, PlainReason, RecordFault},
     hash_key::{HashKeyRange, WrittenHashKey, partition_key_hash},
-    user_records::UserRecords,
+    user_records::{KeyTexts, UserRecords},
     wire::{self, Entry, Layout},
 };
 
@@ -131,8 +131,7 @@ impl Deaggregator {
     }
 
     fn open(&self, data: &Bytes) -> Result<UserRecords, PlainReason> {
-        let body = wire::unframe(data)?;
-        let mut layout = wire::parse(&body).map_err(PlainReason::Malformed)?;
+        let (body, mut layout) = wire::read(data)?;
         let mut entries = std::mem::take(&mut layout.entries);
         let total = entries.len() as u64;
 
@@ -167,6 +166,8 @@ impl Deaggregator {
             outside = total;
         }
         let Layout { partition_keys, explicit_hash_keys, .. } = layout;
+        let partition_keys = KeyTexts::new(&body, partition_keys, entries.len());
+        let explicit_hash_keys = KeyTexts::new(&body, explicit_hash_keys, entries.len());
         Ok(UserRecords {
             body,
             partition_keys,

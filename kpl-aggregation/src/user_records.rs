@@ -7,7 +7,7 @@ use bytestring::ByteString;
 
 use crate::{
     error::Damage,
-    wire::{Entry, Span, text},
+    wire::{Entry, KeyIndex, Span, text},
 };
 
 /// One record as its producer put it, taken out of an aggregate.
@@ -36,8 +36,8 @@ pub struct UserRecord {
 #[derive(Debug, Clone)]
 pub struct UserRecords {
     pub(crate) body: Bytes,
-    pub(crate) partition_keys: Vec<Span>,
-    pub(crate) explicit_hash_keys: Vec<Span>,
+    pub(crate) partition_keys: KeyTexts,
+    pub(crate) explicit_hash_keys: KeyTexts,
     /// Only entries whose indexes are known to lie in the tables.
     pub(crate) entries: vec::IntoIter<Entry>,
     pub(crate) total: u64,
@@ -95,15 +95,11 @@ impl Iterator for UserRecords {
     #[inline]
     fn next(&mut self) -> Option<UserRecord> {
         let entry = self.entries.next()?;
-        // Entries with an index beyond its table were sorted out, so these indexes are places in the tables.
         let key = entry.explicit_hash_key;
         Some(UserRecord {
             sub_sequence_number: u64::from(entry.sub_sequence_number),
-            partition_key: text(&self.body, self.partition_keys[entry.partition_key.place()]),
-            explicit_hash_key: match key.is_present() {
-                true => Some(text(&self.body, self.explicit_hash_keys[key.place()])),
-                false => None,
-            },
+            partition_key: self.partition_keys.get(&self.body, entry.partition_key),
+            explicit_hash_key: key.is_present().then(|| self.explicit_hash_keys.get(&self.body, key)),
             data: entry.data.share(&self.body),
         })
     }
@@ -115,3 +111,38 @@ impl Iterator for UserRecords {
 
 impl ExactSizeIterator for UserRecords {}
 impl FusedIterator for UserRecords {}
+
+/// The texts of a key table.
+#[derive(Debug, Clone)]
+pub(crate) enum KeyTexts {
+    /// Where the texts lie: for keys that are used about once each, checked for UTF-8 when used.
+    Spans(Vec<Span>),
+    /// The texts: for keys that are used again and again, checked once.
+    Checked(Vec<ByteString>),
+}
+
+/// Greatest length of a key that the service takes: 256 characters of four bytes.
+const MAX_KEY_LEN: usize = 1024;
+
+impl KeyTexts {
+    /// Chooses the form by the number of records that use the table.
+    ///
+    /// Keys longer than any real one are checked once in any case: to check one of megabytes for each of a hundred
+    /// thousand records would take minutes.
+    pub(crate) fn new(body: &Bytes, spans: Vec<Span>, records: usize) -> Self {
+        if records / 4 >= spans.len() || spans.iter().any(|span| span.len() > MAX_KEY_LEN) {
+            Self::Checked(spans.into_iter().map(|span| text(body, span)).collect())
+        } else {
+            Self::Spans(spans)
+        }
+    }
+
+    /// Returns a text. Entries with an index beyond its table were sorted out, so the index is a place in this table.
+    #[inline]
+    fn get(&self, body: &Bytes, index: KeyIndex) -> ByteString {
+        match self {
+            Self::Spans(spans) => text(body, spans[index.place()]),
+            Self::Checked(texts) => texts[index.place()].clone(),
+        }
+    }
+}

@@ -194,6 +194,11 @@ impl Keeper {
         })
     }
 
+    /// Whether no lease is held and none is being acquired.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// The shards this keeper writes on: those held and those being acquired.
     pub(crate) fn busy(&self) -> BTreeSet<ShardId> {
         self.slots.keys().cloned().collect()

@@ -3,16 +3,16 @@
 mod error;
 mod handle;
 pub(crate) mod keeper;
-mod lease;
 mod observer;
+mod row;
 mod store;
 pub mod verb;
 
 pub use error::{StoreError, StoreErrorKind};
 pub(crate) use handle::Command;
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
-pub use lease::{AttemptToken, Lease, PendingCheckpoint};
 pub use observer::LeaseObserver;
+pub use row::{AttemptToken, Lease, PendingCheckpoint};
 pub use store::{
     Change, Consistency, Expectation, ForeignRow, LeasePage, LeaseStore, OwnerExpectation, OwnerSwitches,
     PageToken, Patch, Prepared, UnreadableRow, Write,

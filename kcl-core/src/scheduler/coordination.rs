@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub(crate) struct CoordinationView {
     pub(crate) ended: watch::Receiver<u64>,
     /// Counts reasons to list the stream's shards now.
     pub(crate) listing_wanted: watch::Receiver<u64>,
+    /// Whether no lease is held and none is being acquired.
+    pub(crate) idle: watch::Receiver<bool>,
     pub(crate) commands: mpsc::Sender<Command>,
 }
 
@@ -88,6 +90,9 @@ pub(crate) struct CoordinationConfig {
     pub(crate) stop: CancellationToken,
 }
 
+/// How many leases are created at a time.
+const CREATIONS_AT_A_TIME: usize = 32;
+
 type Flight = BoxFuture<'static, (ShardId, Instant, Result<Write, Arc<StoreError>>)>;
 type SideCall = BoxFuture<'static, SideDone>;
 
@@ -96,7 +101,7 @@ enum SideDone {
     /// The caller was answered.
     Nothing,
     /// A hand-over was asked for, or not.
-    Requested(ShardId, Result<Write, StoreError>),
+    Requested(ShardId, Box<Result<Write, StoreError>>),
     /// Leases were created.
     Created(Batch),
     /// Leases were deleted.
@@ -165,6 +170,7 @@ pub(crate) struct Coordination {
     view: watch::Sender<Arc<TableView>>,
     ended: watch::Sender<u64>,
     listing_wanted: watch::Sender<u64>,
+    idle: watch::Sender<bool>,
 
     flights: FuturesUnordered<Flight>,
     side_calls: FuturesUnordered<SideCall>,
@@ -181,6 +187,7 @@ impl Coordination {
         let (view, table_view) = watch::channel(Arc::default());
         let (ended, ended_view) = watch::channel(0);
         let (listing_wanted, listing_wanted_view) = watch::channel(0);
+        let (idle, idle_view) = watch::channel(true);
         let keeper_settings = KeeperSettings {
             lease_duration: settings.lease_duration,
             safety_margin: settings.lease_safety_margin,
@@ -226,6 +233,7 @@ impl Coordination {
             view,
             ended,
             listing_wanted,
+            idle,
             flights: FuturesUnordered::new(),
             side_calls: FuturesUnordered::new(),
             page: None,
@@ -235,6 +243,7 @@ impl Coordination {
             table: table_view,
             ended: ended_view,
             listing_wanted: listing_wanted_view,
+            idle: idle_view,
             commands: command_sender,
         };
         (coordination, control_sender, view)
@@ -311,6 +320,10 @@ impl Coordination {
             () = stop.cancelled() => return true,
             Some((shard, sent, result)) = self.flights.next(), if !self.flights.is_empty() => {
                 self.keeper.answered(&shard, result, sent, Instant::now());
+                // Answers come in bursts; taking all that are there spares a round of publishing for each.
+                while let Some(Some((shard, sent, result))) = self.flights.next().now_or_never() {
+                    self.keeper.answered(&shard, result, sent, Instant::now());
+                }
             }
             Some(command) = self.commands.recv() => self.take_command(command, Instant::now()),
             Some(done) = self.side_calls.next(), if !self.side_calls.is_empty() => self.side_done(done),
@@ -415,7 +428,7 @@ impl Coordination {
             SideDone::Nothing => {}
             SideDone::Requested(shard, result) => {
                 self.side_busy.remove(&shard);
-                match result {
+                match *result {
                     Ok(Write::Applied(row)) => {
                         self.requested_at.insert(shard, now);
                         self.saw(row, now);
@@ -480,7 +493,10 @@ impl Coordination {
                     self.want_listing();
                 }
                 Outcome::Lost { shard, reason } => {
-                    match reason {
+                    match &reason {
+                        LossReason::Taken { by: Some(owner) } if *owner == self.me => {
+                            warn!(%shard, "a write under this worker's id is not this worker's: is the id used twice?");
+                        }
                         LossReason::Ended => {}
                         LossReason::Released => info!(%shard, "lease released"),
                         _ => warn!(%shard, ?reason, "lease lost"),
@@ -509,6 +525,8 @@ impl Coordination {
     }
 
     fn publish_held(&mut self, now: Instant) {
+        let is_idle = self.keeper.is_idle();
+        self.idle.send_if_modified(|idle| std::mem::replace(idle, is_idle) != is_idle);
         if let Some(held) = self.keeper.take_changed_handles(now) {
             self.held.send_if_modified(|current| {
                 let same = current.len() == held.len()
@@ -752,7 +770,7 @@ impl Coordination {
         self.side_busy.insert(row.shard.clone());
         self.side_calls.push(Box::pin(async move {
             let result = store.update(&verb.shard, &verb.expect, &verb.patch).await;
-            SideDone::Requested(verb.shard, result)
+            SideDone::Requested(verb.shard, Box::new(result))
         }));
     }
 
@@ -772,10 +790,11 @@ impl Coordination {
             first_start: leases.is_empty(),
         });
         let token = AttemptToken(self.entropy.uuid());
+        let busy = self.keeper.busy();
         let create: Vec<Lease> = plan
             .create
             .into_iter()
-            .filter(|planned| !self.keeper.busy().contains(&planned.lease.shard))
+            .filter(|planned| !busy.contains(&planned.lease.shard))
             .map(|planned| {
                 info!(shard = %planned.lease.shard, checkpoint = %planned.lease.checkpoint, reason = %planned.reason,
                     "creating a lease");
@@ -797,14 +816,22 @@ impl Coordination {
         let attempted: Vec<ShardId> = create.iter().map(|lease| lease.shard.clone()).collect();
         self.side_calls.push(Box::pin(async move {
             let mut batch = Batch { attempted, written: Vec::new(), error: None, answer };
-            // In order, so that a crash midway leaves ancestors first.
-            for lease in create {
-                match store.create(&lease).await {
-                    Ok(write) => batch.written.push((lease.shard, write)),
-                    Err(error) => {
-                        batch.error = Some(error);
-                        break;
+            // Generation by generation, so that a crash midway leaves ancestors first.
+            for generation in generations(create) {
+                let mut writes = futures_util::stream::iter(generation)
+                    .map(|lease| {
+                        let store = &store;
+                        async move { (store.create(&lease).await, lease.shard) }
+                    })
+                    .buffer_unordered(CREATIONS_AT_A_TIME);
+                while let Some((result, shard)) = writes.next().await {
+                    match result {
+                        Ok(write) => batch.written.push((shard, write)),
+                        Err(error) => batch.error = Some(error),
                     }
+                }
+                if batch.error.is_some() {
+                    break;
                 }
             }
             SideDone::Created(batch)
@@ -870,6 +897,23 @@ impl Coordination {
             SideDone::Deleted(batch)
         }));
     }
+}
+
+/// Splits leases that are in order of birth, so that no lease is in one part with a parent.
+fn generations(leases: Vec<Lease>) -> Vec<Vec<Lease>> {
+    let mut generations: Vec<Vec<Lease>> = Vec::new();
+    let mut current: BTreeSet<ShardId> = BTreeSet::new();
+    for lease in leases {
+        if generations.is_empty() || lease.parents.iter().any(|parent| current.contains(parent)) {
+            generations.push(Vec::new());
+            current.clear();
+        }
+        current.insert(lease.shard.clone());
+        if let Some(generation) = generations.last_mut() {
+            generation.push(lease);
+        }
+    }
+    generations
 }
 
 async fn poll_page(

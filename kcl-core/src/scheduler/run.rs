@@ -17,11 +17,11 @@ use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
 use super::supervisor::Supervisor;
 use crate::checkpointer::CheckpointPolicy;
-use crate::consumer::ConsumerContext;
+use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
-use crate::lease::{Lease, LeaseHandle, LeaseStore, StoreError};
+use crate::lease::{Lease, LeaseStore, StoreError};
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
 use crate::plan;
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
@@ -389,6 +389,8 @@ impl Worker {
             lineage: Arc::new(lineage),
             events: self.events.clone(),
             entropy: self.entropy.fork(),
+            clock: Arc::clone(&self.clock),
+            budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
         let mut supervisor = Supervisor::new(context);
         self.view.send_modify(|shown| {
@@ -405,7 +407,7 @@ impl Worker {
         loop {
             if shutdown.as_ref().is_some_and(|shutdown| {
                 Instant::now() + LEASE_SIDE_END >= shutdown.deadline
-                    || supervisor.is_idle() && no_lease(&view)
+                    || supervisor.is_idle() && *view.idle.borrow()
             }) {
                 break;
             }
@@ -459,6 +461,7 @@ impl Worker {
                         let _ = control.try_send(sync);
                     }
                 }
+                Ok(()) = view.idle.changed(), if shutdown.is_some() => {}
                 () = listing_wanted.notified(), if shutdown.is_none() => listings.want(),
                 Ok(()) = view.listing_wanted.changed(), if shutdown.is_none() => listings.want(),
                 _ = tick.tick() => {
@@ -516,10 +519,6 @@ impl Worker {
     fn show(&self, supervisor: &Supervisor) {
         self.view.send_modify(|view| view.running = supervisor.running());
     }
-}
-
-fn no_lease(view: &CoordinationView) -> bool {
-    view.held.borrow().values().all(LeaseHandle::is_lost)
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

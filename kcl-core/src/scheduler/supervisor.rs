@@ -8,11 +8,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::report::{Running, RunningShard, ShardOutcome};
-use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport, Stage};
+use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::lease::{LeaseHandle, ReleaseTo};
@@ -202,24 +201,6 @@ impl Supervisor {
             (shard.clone(), shown)
         });
         Arc::new(running.collect())
-    }
-}
-
-impl ShardReport {
-    fn starting(checkpoint: crate::model::Checkpoint) -> Self {
-        Self {
-            stage: Stage::WaitingForParents,
-            since: Instant::now(),
-            last_fetch: None,
-            last_delivery: None,
-            checkpoint,
-            millis_behind: None,
-            records: 0,
-            bytes: 0,
-            buffered_bytes: 0,
-            failures: 0,
-            last_error: None,
-        }
     }
 }
 

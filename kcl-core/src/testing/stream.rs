@@ -382,8 +382,8 @@ const fn number(number: model::SequenceNumber) -> SequenceNumber {
     SequenceNumber::from_limbs(number.limbs())
 }
 
-const fn range(range: model::HashKeyRange) -> HashKeyRange {
-    HashKeyRange { start: range.start, end: range.end }
+fn range(range: model::HashKeyRange) -> HashKeyRange {
+    HashKeyRange::new(range.start, range.end).expect("the model keeps its ranges in order")
 }
 
 fn shard(shard: &model::ShardDescription) -> Shard {

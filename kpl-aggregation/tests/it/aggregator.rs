@@ -118,6 +118,21 @@ fn tables_are_in_order_of_first_appearance() {
 }
 
 #[test]
+fn sizes_stay_exact_where_indexes_take_more_bytes() {
+    let mut aggregator = Aggregator::with_max_size(10 * 1024 * 1024).unwrap();
+    for i in 0..17_000_u32 {
+        let (key, hash_key) = (format!("{i}"), Some(u128::from(i)));
+        let predicted = aggregator.size_after(&key, hash_key, b"data");
+        assert_eq!(aggregator.add(key, hash_key, "data").unwrap(), None);
+        assert_eq!(aggregator.size(), predicted);
+    }
+    let size = aggregator.size();
+    let record = aggregator.finish().unwrap();
+    assert_eq!(record.data.len(), size);
+    assert_eq!(read(&record).len(), 17_000);
+}
+
+#[test]
 fn an_aggregate_may_fill_its_limit_to_the_byte() {
     for counts_outer_key in [true, false] {
         let outer = if counts_outer_key { "key".len() } else { 0 };

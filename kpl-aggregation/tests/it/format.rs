@@ -171,7 +171,7 @@ fn explicit_hash_keys_keep_their_text() {
 /// wrong key is worse than one that is reported.
 #[test]
 fn indexes_count_with_all_their_bits() {
-    for index in [2, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 63, u64::MAX] {
+    for index in [2, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 1 << 63, u64::MAX] {
         let data = sound().record(index, None, "r2").record(0, None, "r3").framed();
         let damage = match reason(&data) {
             PlainReason::DamagedRecord(damage) => damage,
@@ -205,6 +205,30 @@ fn keys_that_are_not_utf8_are_repaired_and_hashed_as_repaired() {
     assert!(
         matches!(reason(&data), PlainReason::DamagedRecord(d) if d.fault == RecordFault::ExplicitHashKeyText)
     );
+}
+
+#[test]
+fn a_key_of_absurd_length_is_repaired_once_for_all_its_records() {
+    let tables = (0..50).fold(message().key(vec![0xFF; 5000]), |message, _| message.key("unused"));
+    let data = tables.record(0, None, "r0").record(0, None, "r1").framed();
+    let records = records(&data);
+    assert_eq!(records[0].partition_key, "\u{FFFD}".repeat(5000));
+    assert_eq!(records[0].partition_key.as_ptr(), records[1].partition_key.as_ptr());
+}
+
+#[test]
+fn keys_read_alike_whether_few_or_many_records_use_them() {
+    for records_per_key in [1, 3, 4, 5, 40] {
+        let tables = message().key("a").key([b'b', 0xFF]).hash_key("1").hash_key("02");
+        let uses = 2 * records_per_key;
+        let data = (0..uses).fold(tables, |message, i| message.record(i % 2, Some(i % 2), "r")).framed();
+        let records = records(&data);
+        assert_eq!(records.len() as u64, uses);
+        for (record, sub) in records.iter().zip(0..) {
+            let (key, hash_key) = [("a", "1"), ("b\u{FFFD}", "02")][sub as usize % 2];
+            assert_eq!(parts(record), (sub, key, Some(hash_key), &b"r"[..]));
+        }
+    }
 }
 
 #[test]

@@ -60,12 +60,7 @@ fn sequence(text: &str) -> Result<SequenceNumber, String> {
 
 fn hash_keys(range: Option<&types::HashKeyRange>) -> Result<HashKeyRange, String> {
     let range = range.ok_or("the hash key range is missing")?;
-    let key = |text: &str| text.parse::<u128>().map_err(|_| format!("not a hash key: {text:?}"));
-    let (start, end) = (key(&range.starting_hash_key)?, key(&range.ending_hash_key)?);
-    if start > end {
-        return Err(format!("the hash key range is empty: {start} > {end}"));
-    }
-    Ok(HashKeyRange { start, end })
+    HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
