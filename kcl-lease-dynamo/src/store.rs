@@ -1,0 +1,340 @@
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use kcl_core::lease::{
+    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError, Write,
+};
+use kcl_core::model::ShardId;
+
+use crate::classify::Call;
+use crate::client::{self, Witness};
+use crate::expr::Expression;
+use crate::schema::{self, Item, Row, name};
+use crate::settings::TableMode;
+
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Lease rows in a DynamoDB table.
+///
+/// # Consistency
+/// Writes are single conditional `PutItem`, `UpdateItem` and `DeleteItem` calls. `get` reads as it is told to.
+/// `list` is one `Scan` call a page, eventually consistent unless
+/// [`with_consistent_lists`](Self::with_consistent_lists) says otherwise.
+///
+/// # Ambiguity
+/// The client's own retries are switched off: each call is one request. An error says that it may have applied
+/// if the request left and no answer, or one of status 5xx, came back. A request that the service refused or
+/// throttled, or that never left, did not apply.
+///
+/// # Rows that are no leases
+/// A row whose `entityType` is not `LEASE` is listed as foreign and reads as no lease; writes conflict with
+/// it and never change it, and `create` under its key fails. A lease row that cannot be understood is listed
+/// as unreadable; reading it, and writes that meet it, fail with [`StoreErrorKind::Invalid`].
+///
+/// # Clone
+/// Clones use the same table and the same connections.
+///
+/// [`StoreErrorKind::Invalid`]: kcl_core::lease::StoreErrorKind::Invalid
+#[derive(Clone, Debug)]
+pub struct DynamoLeaseStore {
+    pub(crate) client: Client,
+    pub(crate) table: String,
+    pub(crate) table_mode: TableMode,
+    pub(crate) request_timeout: Duration,
+    pub(crate) legacy_table: Option<String>,
+    consistent_lists: bool,
+    page_size: Option<NonZeroU32>,
+}
+
+impl DynamoLeaseStore {
+    /// Creates a store over the table with this name, or with this ARN for a table of another account.
+    ///
+    /// Nothing is sent before [`prepare`](LeaseStore::prepare). The client's region, credentials, endpoint and
+    /// connections are used; its retry and time-out settings are not.
+    pub fn new(client: Client, table_name: impl Into<String>) -> Self {
+        let table = table_name.into();
+        Self {
+            client: client::rebuild(&client, DEFAULT_REQUEST_TIMEOUT),
+            legacy_table: Some(format!("{table}-CoordinatorState")),
+            table,
+            table_mode: TableMode::default(),
+            request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            consistent_lists: false,
+            page_size: None,
+        }
+    }
+
+    /// Sets what to do about the table at the start. Default: create it if it is missing.
+    #[must_use]
+    pub fn with_table_mode(mut self, mode: TableMode) -> Self {
+        self.table_mode = mode;
+        self
+    }
+
+    /// Sets how long one call may take, connection and answer included. Default 2 s.
+    ///
+    /// Must be well below the renewal interval: a renewal whose request or answer is lost can be repeated
+    /// within the lease duration only if the loss is noticed soon. Calls of [`prepare`](LeaseStore::prepare)
+    /// may take ten seconds each if that is longer, because credentials are fetched on the first.
+    #[must_use]
+    pub fn with_request_timeout(mut self, time_out: Duration) -> Self {
+        self.request_timeout = time_out;
+        self.client = client::rebuild(&self.client, time_out);
+        self
+    }
+
+    /// Whether listings see every write that was answered before, for twice the price. Default no.
+    #[must_use]
+    pub const fn with_consistent_lists(mut self, consistent: bool) -> Self {
+        self.consistent_lists = consistent;
+        self
+    }
+
+    /// Sets how many rows a page of a listing has at most. Default: what fits 1 MB.
+    #[must_use]
+    pub const fn with_page_size(mut self, rows: NonZeroU32) -> Self {
+        self.page_size = Some(rows);
+        self
+    }
+
+    /// Sets the table in which workers of the Java KCL 3.0 to 3.4 elect their leader. Default: the lease
+    /// table's name with `-CoordinatorState` after it, which is Java's unless its application name differs
+    /// from its table name.
+    #[must_use]
+    pub fn with_legacy_coordinator_table(mut self, table_name: impl Into<String>) -> Self {
+        self.legacy_table = Some(table_name.into());
+        self
+    }
+
+    /// Does not look for a Java leader outside the lease table, and needs no right to.
+    ///
+    /// Use it where no Java KCL 3.x works under this application's name: such workers would not be noticed,
+    /// and both would assign the same leases.
+    #[must_use]
+    pub fn without_legacy_probe(mut self) -> Self {
+        self.legacy_table = None;
+        self
+    }
+
+    pub(crate) fn call<'a>(&self, operation: &'static str, table: &'a str) -> Call<'a> {
+        let has_region = self.client.config().region().is_some();
+        Call { operation, table, has_region, witness: Witness::default() }
+    }
+
+    /// What a conditional write met when its condition did not hold. DynamoDB says so in the error, unless
+    /// there is no row; some of its stand-ins never do.
+    async fn conflict(
+        &self,
+        call: &Call<'_>,
+        shard: &ShardId,
+        item: Option<Item>,
+    ) -> Result<Option<Row>, StoreError> {
+        match item {
+            Some(item) => Ok(Some(schema::read(&item))),
+            None => self.read(shard, true).await.map_err(|error| {
+                // The write itself was answered: its condition did not hold.
+                StoreError::new(error.kind(), call.operation, call.table, "lost a race, then could not read")
+                    .with_may_have_applied(false)
+                    .with_source(error)
+            }),
+        }
+    }
+
+    async fn read(&self, shard: &ShardId, consistent: bool) -> Result<Option<Row>, StoreError> {
+        let call = self.call("GetItem", &self.table);
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key(name::KEY, schema::key(shard.as_str()))
+            .consistent_read(consistent)
+            .customize()
+            .interceptor(call.witness.clone());
+        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        Ok(answer.item.as_ref().map(schema::read))
+    }
+}
+
+impl fmt::Display for DynamoLeaseStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table)
+    }
+}
+
+/// The lease of a row; none if the row is of another kind.
+fn lease(call: &Call<'_>, row: Option<Row>) -> Result<Option<Lease>, StoreError> {
+    match row {
+        Some(Row::Lease(lease)) => Ok(Some(*lease)),
+        Some(Row::Foreign(_)) | None => Ok(None),
+        Some(Row::Unreadable(row)) => {
+            Err(call.invalid(format!("the row cannot be read: key={} reason={}", row.key, row.reason)))
+        }
+    }
+}
+
+/// The lease of a row that was written.
+fn written(call: &Call<'_>, attributes: Option<Item>) -> Result<Write, StoreError> {
+    match lease(call, attributes.as_ref().map(schema::read)) {
+        Ok(Some(lease)) => Ok(Write::Applied(lease)),
+        Ok(None) => Err(call.invalid("written, but the answer has no row").with_may_have_applied(true)),
+        Err(error) => Err(error.with_may_have_applied(true)),
+    }
+}
+
+#[async_trait]
+impl LeaseStore for DynamoLeaseStore {
+    /// Creates or checks the table, then looks for leaders of the Java KCL 3.x.
+    ///
+    /// A table that is being created is waited for, up to two minutes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::TableMissing`] in [`TableMode::MustExist`], [`StoreErrorKind::TableForeign`] if the
+    /// table's key is not `leaseKey` (a string) alone, [`StoreErrorKind::Denied`] also if the place where a
+    /// Java leader would be must not be read.
+    ///
+    /// [`StoreErrorKind::TableMissing`]: kcl_core::lease::StoreErrorKind::TableMissing
+    /// [`StoreErrorKind::TableForeign`]: kcl_core::lease::StoreErrorKind::TableForeign
+    /// [`StoreErrorKind::Denied`]: kcl_core::lease::StoreErrorKind::Denied
+    async fn prepare(&self) -> Result<Prepared, StoreError> {
+        self.check_name()?;
+        let mut prepared = Prepared::default();
+        if let TableMode::CreateIfMissing(settings) = &self.table_mode {
+            prepared.created = self.create_table_if_missing(settings).await?;
+        }
+        prepared.java_leadership = self.java_leadership().await?;
+        Ok(prepared)
+    }
+
+    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+        let call = self.call("Scan", &self.table);
+        let mut request = self.client.scan().table_name(&self.table).consistent_read(self.consistent_lists);
+        if let Some(PageToken(last)) = page {
+            request = request.exclusive_start_key(name::KEY, schema::key(&last));
+        }
+        if let Some(rows) = self.page_size {
+            request = request.limit(i32::try_from(rows.get()).unwrap_or(i32::MAX));
+        }
+        let answer = request
+            .customize()
+            .interceptor(call.witness.clone())
+            .send()
+            .await
+            .map_err(|error| call.failed(error))?;
+
+        let mut listed = LeasePage::default();
+        for item in answer.items() {
+            match schema::read(item) {
+                Row::Lease(lease) => listed.leases.push(*lease),
+                Row::Foreign(row) => listed.foreign.push(row),
+                Row::Unreadable(row) => listed.unreadable.push(row),
+            }
+        }
+        if let Some(last) = answer.last_evaluated_key() {
+            let key = last.get(name::KEY).and_then(|key| key.as_s().ok());
+            let key =
+                key.ok_or_else(|| call.invalid("the answer does not say where the next page begins"))?;
+            listed.next = Some(PageToken(key.clone()));
+        }
+        Ok(listed)
+    }
+
+    async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        let row = self.read(shard, consistency == Consistency::Strong).await?;
+        lease(&self.call("GetItem", &self.table), row)
+    }
+
+    async fn create(&self, new: &Lease) -> Result<Write, StoreError> {
+        let call = self.call("PutItem", &self.table);
+        let expression = Expression::no_row();
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(schema::to_item(new)))
+            .condition_expression(expression.condition())
+            .set_expression_attribute_names(Some(expression.names()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .interceptor(call.witness.clone());
+        let error = match request.send().await {
+            Ok(_) => return Ok(Write::Applied(new.clone())),
+            Err(error) => error,
+        };
+        let Some(PutItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(call.failed(error));
+        };
+        let row = self.conflict(&call, &new.shard, failed.item.clone()).await?;
+        if let Some(Row::Foreign(row)) = &row {
+            return Err(call.invalid(format!(
+                "the key is taken by a row of another kind: key={} entity_type={}",
+                row.key, row.entity_type
+            )));
+        }
+        Ok(Write::Conflict(lease(&call, row)?))
+    }
+
+    async fn update(
+        &self,
+        shard: &ShardId,
+        expect: &Expectation,
+        patch: &Patch,
+    ) -> Result<Write, StoreError> {
+        let call = self.call("UpdateItem", &self.table);
+        let expression = Expression::patching(expect, patch);
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(name::KEY, schema::key(shard.as_str()))
+            .condition_expression(expression.condition())
+            .set_update_expression(expression.update())
+            .set_expression_attribute_names(Some(expression.names()))
+            .set_expression_attribute_values(expression.values())
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .interceptor(call.witness.clone());
+        let error = match request.send().await {
+            Ok(answer) => return written(&call, answer.attributes),
+            Err(error) => error,
+        };
+        let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(call.failed(error));
+        };
+        let row = self.conflict(&call, shard, failed.item.clone()).await?;
+        Ok(Write::Conflict(lease(&call, row)?))
+    }
+
+    async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
+        let call = self.call("DeleteItem", &self.table);
+        let expression = Expression::expecting(expect);
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(name::KEY, schema::key(shard.as_str()))
+            .condition_expression(expression.condition())
+            .set_expression_attribute_names(Some(expression.names()))
+            .set_expression_attribute_values(expression.values())
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .customize()
+            .interceptor(call.witness.clone());
+        let error = match request.send().await {
+            Ok(answer) => return written(&call, answer.attributes),
+            Err(error) => error,
+        };
+        let Some(DeleteItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            return Err(call.failed(error));
+        };
+        let row = self.conflict(&call, shard, failed.item.clone()).await?;
+        Ok(Write::Conflict(lease(&call, row)?))
+    }
+}
