@@ -49,7 +49,8 @@ impl Picture {
                     continue;
                 }
                 row.owner = Some(snapshot.worker.to_string());
-                row.stage = if state.handing_over_to.is_some() { "handing over" } else { name(state.report.stage) };
+                row.stage =
+                    if state.handing_over_to.is_some() { "handing over" } else { name(state.report.stage) };
                 row.behind = state.report.millis_behind.map(Duration::from_millis);
             }
         }
@@ -72,4 +73,15 @@ fn name(stage: Stage) -> &'static str {
         Stage::Done => "done",
         _ => "other",
     }
+}
+
+/// A shard as people call it.
+pub(super) fn short(shard: &ShardId) -> String {
+    format!("shard {}", number(shard))
+}
+
+/// The number at the end of a shard's id, without zeros before it.
+pub(super) fn number(shard: &ShardId) -> &str {
+    let digits = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
+    if digits.is_empty() { "0" } else { digits }
 }

@@ -205,7 +205,9 @@ where
     ];
     match result {
         Ok(answer) => Ok(Some(answer)),
-        Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_)) => Ok(None),
+        Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_)) => {
+            Ok(None)
+        }
         Err(error) => match error.code() {
             Some(code) if TRANSIENT.contains(&code) => Ok(None),
             _ => Err(error.into()),

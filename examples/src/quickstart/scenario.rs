@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use kcl_core::lease::LeaseStore as _;
+use kcl_core::lease::{LeaseStore as _, LossReason};
 use kcl_core::model::Checkpoint;
 use kcl_core::{BoxError, Entropy, Event, Settings, ShardId, Snapshot};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Account, Ledger};
 use super::options::Options;
-use super::picture::Picture;
+use super::picture::{Picture, short};
 use super::producer::Producer;
 use super::screen::Screen;
 use super::shard_map::ShardMap;
@@ -91,8 +91,18 @@ impl<'a> Scenario<'a> {
 
         let entropy = Entropy::seeded(options.seed);
         let (workers, started) = (Vec::new(), Instant::now());
-        let mut scenario =
-            Self { aws, kinesis, ledger, settings, entropy, producer, stop_producer, workers, screen, started };
+        let mut scenario = Self {
+            aws,
+            kinesis,
+            ledger,
+            settings,
+            entropy,
+            producer,
+            stop_producer,
+            workers,
+            screen,
+            started,
+        };
         let url = scenario.aws.endpoint_url().to_owned();
         scenario.say(format_args!("local Kinesis and DynamoDB at {url}, with AWS's limits"))?;
         scenario.say(format_args!(
@@ -171,7 +181,7 @@ impl<'a> Scenario<'a> {
         let shards = ShardMap::load(&self.kinesis, STREAM).await?;
         let (shard, range) = *shards.open().first().ok_or("no shard is open")?;
         let middle = range.start() + (range.end() - range.start()) / 2 + 1;
-        self.say(format_args!("{shard} is split"))?;
+        self.say(format_args!("{} is split", short(&shard.into())))?;
         self.kinesis
             .split_shard()
             .stream_name(STREAM)
@@ -187,7 +197,7 @@ impl<'a> Scenario<'a> {
         let shards = ShardMap::load(&self.kinesis, STREAM).await?;
         let open = shards.open();
         let [.., (one, _), (other, _)] = *open else { return Err("fewer than two shards are open".into()) };
-        self.say(format_args!("{one} and {other} are merged"))?;
+        self.say(format_args!("{} and {} are merged", short(&one.into()), short(&other.into())))?;
         self.kinesis
             .merge_shards()
             .stream_name(STREAM)
@@ -203,7 +213,7 @@ impl<'a> Scenario<'a> {
         let (name, held) = (worker.name, worker.handle.snapshot().shards.len());
         worker.kill().await;
         self.say(format_args!(
-            "worker {name} is killed with {held} leases, which run out within {LEASE_DURATION:?}"
+            "worker {name} is killed; the leases it held ({held}) run out within {LEASE_DURATION:?}"
         ))?;
         Ok(())
     }
@@ -220,14 +230,16 @@ impl<'a> Scenario<'a> {
             self.say(format_args!("not everything was delivered {REST:?} after the producer stopped"))?;
         }
         let mut clean = true;
+        let mut snapshots = Vec::new();
         for worker in std::mem::take(&mut self.workers) {
             let report = worker.handle.shutdown(SHUTDOWN_DEADLINE).await;
             clean &= report.is_clean();
+            snapshots.push(worker.handle.snapshot());
             self.say(format_args!("worker {} is shut down: {report}", worker.name))?;
         }
         let checkpoints = self.stored_checkpoints().await?;
         self.say(format_args!("done; {} leases in the table", checkpoints.len()))?;
-        self.screen.show(&Picture::of(self.started.elapsed(), &[], &self.ledger))?;
+        self.screen.show(&Picture::of(self.started.elapsed(), &snapshots, &self.ledger))?;
         Ok(self.ledger.close(&checkpoints, clean))
     }
 
@@ -251,18 +263,25 @@ impl<'a> Scenario<'a> {
 /// What an event has to tell to somebody who watches.
 fn told(event: &Event) -> Option<String> {
     Some(match event {
-        Event::LeaseAcquired { shard, reason } => format!("got {shard} ({reason})"),
-        Event::LeaseLost { shard, reason } => format!("gave up {shard} ({reason})"),
+        Event::LeaseAcquired { shard, reason } => format!("got {} ({reason})", short(shard)),
+        // The end of a shard has its own event.
+        Event::LeaseLost { reason: LossReason::Ended, .. } => return None,
+        Event::LeaseLost { shard, reason: LossReason::Released } => format!("handed {} over", short(shard)),
+        Event::LeaseLost { shard, reason } => format!("lost {} ({reason:?})", short(shard)),
         Event::ShardEnded { shard, children } => {
-            let children: Vec<_> = children.iter().map(ShardId::as_str).collect();
-            format!("finished {shard}; children: {}", children.join(", "))
+            let children: Vec<_> = children.iter().map(short).collect();
+            format!("finished {}; children: {}", short(shard), children.join(", "))
         }
-        Event::CallbackFailed { shard, callback, error, .. } => format!("{callback} on {shard} failed: {error}"),
-        Event::DataLoss { shard, reason, .. } => format!("DATA LOSS on {shard}: {reason}"),
-        Event::RecordsOutOfRange { shard, records } => format!("dropped {records} records that {shard} does not own"),
-        Event::ReaderFailing { shard, error, .. } => format!("cannot read {shard}: {error}"),
-        Event::ConsumerRepaired { shard, reason } => format!("repaired {shard}: {reason}"),
-        Event::Stalled { shard, stage, .. } => format!("{shard} stalled in {stage}"),
+        Event::CallbackFailed { shard, callback, error, .. } => {
+            format!("{callback} on {} failed: {error}", short(shard))
+        }
+        Event::DataLoss { shard, reason, .. } => format!("DATA LOSS on {}: {reason}", short(shard)),
+        Event::RecordsOutOfRange { shard, records } => {
+            format!("dropped {records} records that {} does not own", short(shard))
+        }
+        Event::ReaderFailing { shard, error, .. } => format!("cannot read {}: {error}", short(shard)),
+        Event::ConsumerRepaired { shard, reason } => format!("repaired {}: {reason}", short(shard)),
+        Event::Stalled { shard, stage, .. } => format!("{} stalled in {stage}", short(shard)),
         _ => return None,
     })
 }

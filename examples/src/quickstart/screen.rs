@@ -3,13 +3,14 @@ use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
 
-use super::picture::{Picture, Row};
+use super::picture::{Picture, Row, number};
 
 /// How many of the latest messages stand below the table.
 const MESSAGES: usize = 8;
 /// How often a line about the fleet is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
-const WIDTH: usize = 96;
+/// Fits the usual 80 columns.
+const WIDTH: usize = 79;
 
 /// Where the scenario is shown: a table redrawn in place, or lines.
 pub struct Screen {
@@ -124,14 +125,8 @@ fn summary(picture: &Picture) -> String {
     }
     groups.sort_by(|(a, _), (b, _)| a.cmp(b));
     let groups = groups.iter().map(|(name, rows)| {
-        let shards: Vec<_> = rows.iter().map(|row| short(row.shard.as_str())).collect();
+        let shards: Vec<_> = rows.iter().map(|row| number(&row.shard)).collect();
         format!("{name}: {}", shards.join(" "))
     });
     format!("{} | {}", totals(picture), groups.collect::<Vec<_>>().join(", "))
-}
-
-/// The number of a shard, as far as it tells shards of a small stream apart.
-fn short(shard: &str) -> &str {
-    let digits = shard.trim_start_matches("shardId-").trim_start_matches('0');
-    if digits.is_empty() { "0" } else { digits }
 }

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use kcl_core::source::kinesis::KinesisStream;
 use kcl_core::{
-    BoxError, Checkpointer, Entropy, Error, RecordBatch, RecordProcessor, Scheduler, SchedulerHandle,
-    Settings, ShardContext, ShutdownReport, WorkerId,
+    BoxError, CheckpointPolicy, Checkpointer, Entropy, Error, RecordBatch, RecordProcessor, Scheduler,
+    SchedulerHandle, Settings, ShardContext, ShutdownReport, WorkerId,
 };
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_local::LocalAws;
@@ -11,7 +13,10 @@ use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, Numbered};
 
-/// Enters into the ledger what it is given, and checkpoints.
+/// How often a worker checkpoints. What it processed since is delivered again after it was killed.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Enters into the ledger what it is given.
 struct Bookkeeper {
     ledger: Ledger,
     worker: WorkerId,
@@ -19,16 +24,11 @@ struct Bookkeeper {
 
 #[async_trait]
 impl RecordProcessor for Bookkeeper {
-    async fn process_records(
-        &mut self,
-        batch: RecordBatch,
-        checkpointer: &Checkpointer,
-    ) -> Result<(), BoxError> {
+    async fn process_records(&mut self, batch: RecordBatch, _: &Checkpointer) -> Result<(), BoxError> {
         let shard = &batch.shard().shard;
         for record in batch.records() {
             self.ledger.note_delivery(&self.worker, shard, record.position(), Numbered::read(record));
         }
-        checkpointer.checkpoint().await?;
         Ok(())
     }
 }
@@ -57,6 +57,7 @@ impl Worker {
             .lease_store(DynamoLeaseStore::new(dynamodb, application))
             .worker_id(name)
             .settings(settings)
+            .checkpoint_policy(CheckpointPolicy::Every(CHECKPOINT_INTERVAL))
             .entropy(entropy)
             .processor(move |_: &ShardContext| Bookkeeper { ledger: ledger.clone(), worker: worker.clone() })
             .build()?;
