@@ -1,1 +1,6 @@
-//! Integration tests of the workspace.
+//! What the integration tests share: a fleet of real schedulers over a model of Kinesis, in virtual time, and the
+//! judge of what it did.
+
+pub mod fleet;
+pub mod ledger;
+pub mod log;

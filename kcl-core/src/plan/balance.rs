@@ -268,7 +268,7 @@ impl<'a> Balance<'a> {
         let decided = self.decisions.len();
         let mut mine = Vec::new();
         for (shard, entry) in &self.entries {
-            if entry.role != Role::Free || entry.view.lease.is_owned_by(me) {
+            if entry.role != Role::Free {
                 continue;
             }
             let receiver = if entry.counts { self.least_loaded() } else { self.heir(entry.view.lease) };
@@ -312,10 +312,11 @@ impl<'a> Balance<'a> {
                 ignored.push((*shard, BalanceReason::RequestIgnored { owner: owner.clone() }));
             }
         }
-        // These leases were counted when they were asked for.
-        self.room += ignored.len();
         for (shard, reason) in ignored {
-            self.decide(shard, Action::Steal, reason);
+            // The room for it was set aside when it was asked for.
+            if self.is_free_to_act_on(shard) {
+                self.decisions.push(Decision { shard: shard.clone(), action: Action::Steal, reason });
+            }
         }
     }
 
@@ -335,7 +336,7 @@ impl<'a> Balance<'a> {
         }
         // Others that start now are as unknown as this worker. One request makes it known to them; from the
         // next scan on they divide the rest together.
-        let mut my_limit = if is_known { limit } else { limit.min(1) };
+        let my_limit = if is_known { limit } else { limit.min(1) };
         let mut by_load: BTreeSet<(usize, &WorkerId)> =
             self.counts.iter().map(|(worker, count)| (*count, *worker)).collect();
         let mut receivers = by_load.clone();
@@ -349,7 +350,12 @@ impl<'a> Balance<'a> {
                 continue;
             }
             let leases = movable.entry(donor).or_default();
-            let Some(shard) = leases.iter().copied().max_by_key(|shard| affinity(receiver, shard)) else {
+            let chosen = if receiver == me && !is_known {
+                introduction(me, donor, leases, (most - least) / 2)
+            } else {
+                leases.iter().copied().max_by_key(|shard| affinity(receiver, shard))
+            };
+            let Some(shard) = chosen else {
                 by_load.remove(&(most, donor));
                 continue;
             };
@@ -365,8 +371,9 @@ impl<'a> Balance<'a> {
                     self.decide(shard, Action::Request, reason)
                 };
                 if !decided {
-                    // Busy here, or no room: leave the lease where it is.
-                    my_limit = my_limit.min(if self.room == 0 { 0 } else { my_limit });
+                    if self.room == 0 {
+                        receivers.remove(&(least, receiver));
+                    }
                     continue;
                 }
             }
@@ -384,12 +391,16 @@ impl<'a> Balance<'a> {
 
     /// Adds a decision unless the lease is held or busy here or there is no room for it.
     fn decide(&mut self, shard: &ShardId, action: Action, reason: BalanceReason) -> bool {
-        if self.room == 0 || self.input.held.contains(shard) || self.input.busy.contains(shard) {
+        if self.room == 0 || !self.is_free_to_act_on(shard) {
             return false;
         }
         self.room -= 1;
         self.decisions.push(Decision { shard: shard.clone(), action, reason });
         true
+    }
+
+    fn is_free_to_act_on(&self, shard: &ShardId) -> bool {
+        !self.input.held.contains(shard) && !self.input.busy.contains(shard)
     }
 
     fn count(&self, worker: &WorkerId) -> usize {
@@ -435,6 +446,21 @@ impl<'a> Entry<'a> {
         let counts_for = request.or(owner).filter(|_| role != Role::Free);
         Self { view, role, counts: !lease.is_ended() && !waits, counts_for, request }
     }
+}
+
+/// The first lease that a worker nobody knows asks a donor for.
+///
+/// Others nobody knows may ask at the same time. All of them choose among the same few leases, no more than the
+/// donor can give without having too few afterwards.
+fn introduction<'a>(
+    me: &WorkerId,
+    donor: &WorkerId,
+    leases: &BTreeSet<&'a ShardId>,
+    few: usize,
+) -> Option<&'a ShardId> {
+    let mut candidates: Vec<_> = leases.iter().copied().collect();
+    candidates.sort_by_key(|shard| std::cmp::Reverse(affinity(donor, shard)));
+    candidates.into_iter().take(few).max_by_key(|shard| affinity(me, shard))
 }
 
 /// A number that is the same everywhere for the same worker and shard, and unlike that of any other pair: the

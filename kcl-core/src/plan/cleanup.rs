@@ -90,12 +90,10 @@ impl fmt::Display for TrimmedLease {
 #[must_use]
 pub fn leases_to_delete(input: &CleanupInput<'_>) -> CleanupPlan {
     let graph = ShardGraph::new(input.shards);
-    let cleanup = Cleanup {
-        input,
-        lineage: Lineage::new(input.leases),
-        witnesses: witnesses(&graph, input.leases),
-        graph,
-    };
+    let (by_age, _circular) = graph.by_age();
+    let witnesses = witnesses(&graph, &by_age, input.leases);
+    let has_gap = has_gap(input, &by_age, &witnesses);
+    let cleanup = Cleanup { input, lineage: Lineage::new(input.leases), witnesses, has_gap, graph };
     cleanup.plan()
 }
 
@@ -104,6 +102,23 @@ struct Cleanup<'a> {
     graph: ShardGraph<'a>,
     lineage: Lineage<'a>,
     witnesses: BTreeMap<&'a ShardId, &'a Lease>,
+    /// Whether some listed shard still has to get a lease that no end of a parent will bring.
+    has_gap: bool,
+}
+
+/// Whether a listed shard has no row, was not processed, and no unfinished ancestor will create its lease.
+fn has_gap(input: &CleanupInput<'_>, by_age: &[&Shard], witnesses: &BTreeMap<&ShardId, &Lease>) -> bool {
+    let mut unfinished: BTreeSet<&ShardId> = BTreeSet::new();
+    by_age.iter().any(|shard| {
+        let covered = match input.leases.get(&shard.id) {
+            Some(lease) => !lease.is_ended(),
+            None => shard.parents().any(|parent| unfinished.contains(parent)),
+        };
+        if covered {
+            unfinished.insert(&shard.id);
+        }
+        !covered && !input.leases.contains_key(&shard.id) && !witnesses.contains_key(&shard.id)
+    })
 }
 
 impl Cleanup<'_> {
@@ -152,6 +167,10 @@ impl Cleanup<'_> {
     fn reason(&self, lease: &Lease) -> Option<DeleteReason> {
         let ended_for = self.input.ended_for.get(&lease.shard)?;
         if !lease.is_ended() || *ended_for < self.input.retention {
+            return None;
+        }
+        if self.has_gap && lease.start_timestamp.is_some() {
+            // A first start that was cut short is completed as of the time this row remembers.
             return None;
         }
         let children: BTreeSet<_> = self

@@ -92,7 +92,7 @@ pub enum CreateReason {
         /// The descendant.
         witness: ShardId,
     },
-    /// This ancestor has an unfinished lease and left the listing: what it still held is lost.
+    /// This ancestor has a lease row and left the listing; the generations between are gone too.
     AncestorTrimmed(ShardId),
 }
 
@@ -249,6 +249,10 @@ enum Origin<'a> {
 struct Sync<'a> {
     input: &'a SyncInput<'a>,
     graph: ShardGraph<'a>,
+    /// The listed shards, parents first.
+    by_age: Vec<&'a Shard>,
+    /// The listed shards that descend from themselves.
+    circular: Vec<&'a Shard>,
     /// For a listed shard: the row of a descendant that shows it was processed or passed over.
     witnesses: BTreeMap<&'a ShardId, &'a Lease>,
     /// The rows of shards that have left the listing.
@@ -262,15 +266,15 @@ impl<'a> Sync<'a> {
         let graph = ShardGraph::new(input.shards);
         let trimmed = input.leases.values().filter(|lease| is_trimmed(lease, &graph)).collect();
         let epoch = input.leases.values().filter_map(|lease| lease.start_timestamp).min();
-        let witnesses = witnesses(&graph, input.leases);
-        Self { input, graph, witnesses, trimmed, epoch }
+        let (by_age, circular) = graph.by_age();
+        let witnesses = witnesses(&graph, &by_age, input.leases);
+        Self { input, graph, by_age, circular, witnesses, trimmed, epoch }
     }
 
     fn plan(&self) -> SyncPlan {
         let mut plan = SyncPlan { problems: self.problems(), ..SyncPlan::default() };
         let mut fates = BTreeMap::new();
-        let (by_age, _circular) = self.graph.by_age();
-        for shard in by_age {
+        for shard in self.by_age.iter().copied() {
             let fate = match self.input.leases.get(&shard.id) {
                 Some(lease) if lease.is_ended() => Fate::Ended,
                 Some(_) => Fate::Covered,
@@ -303,7 +307,7 @@ impl<'a> Sync<'a> {
                 CreateReason::ParentProcessed { witness: witness.shard.clone() },
             ),
             Origin::Trimmed(ancestor) => {
-                (self.born_by_resharding(ancestor), CreateReason::AncestorTrimmed(ancestor.shard.clone()))
+                (self.after_trimmed(ancestor), CreateReason::AncestorTrimmed(ancestor.shard.clone()))
             }
             Origin::Nothing => match self.without_history(shard) {
                 Some(start) => start,
@@ -345,6 +349,16 @@ impl<'a> Sync<'a> {
             }
         }
         origin
+    }
+
+    /// The start of a shard whose ancestor left the listing with this row.
+    fn after_trimmed(&self, ancestor: &Lease) -> Start {
+        match (self.input.initial, ancestor.start_timestamp) {
+            // The ancestor may have been closed before the start and have this row only because that was cut
+            // short. If it was not, whatever follows it is younger than the start.
+            (InitialPosition::Latest, Some(stored)) => Start::at_timestamp(stored),
+            _ => self.born_by_resharding(ancestor),
+        }
     }
 
     /// The start of a shard whose ancestor has this row.
@@ -421,8 +435,7 @@ impl<'a> Sync<'a> {
         if let Some(first) = next {
             problems.push(SyncProblem::UncoveredHashKeys { first, last: u128::MAX });
         }
-        let (_, circular) = self.graph.by_age();
-        problems.extend(circular.into_iter().map(|shard| SyncProblem::Circular(shard.id.clone())));
+        problems.extend(self.circular.iter().map(|shard| SyncProblem::Circular(shard.id.clone())));
         problems
     }
 }
@@ -440,12 +453,12 @@ pub(super) fn is_trimmed(lease: &Lease, graph: &ShardGraph<'_>) -> bool {
 /// first of its parents ends.
 pub(super) fn witnesses<'a>(
     graph: &ShardGraph<'a>,
+    by_age: &[&'a Shard],
     leases: &'a BTreeMap<ShardId, Lease>,
 ) -> BTreeMap<&'a ShardId, &'a Lease> {
     let lineage = super::Lineage::new(leases);
     let mut witnesses: BTreeMap<&ShardId, &Lease> = BTreeMap::new();
-    let (by_age, _circular) = graph.by_age();
-    for shard in by_age.into_iter().rev() {
+    for shard in by_age.iter().rev() {
         let witness = graph.children(&shard.id).chain(lineage.children(&shard.id)).find_map(|child| {
             leases
                 .get(child)

@@ -82,20 +82,25 @@ impl Lineage for StreamLineage {
             leases.remove(parent);
         }
         leases.extend(rows.into_iter().map(|row| (row.shard.clone(), row)));
-        let awaits_a_row = lease.parents.iter().any(|parent| !leases.contains_key(parent));
-        let sync = awaits_a_row.then(|| {
-            let listing = self.listing.borrow().clone();
-            plan::plan_sync(&SyncInput {
-                shards: &listing.shards,
-                leases: &leases,
-                initial: self.initial,
-                stream: &self.stream,
-                start_timestamp: None,
-                first_start: false,
-            })
+        if lease.parents.iter().all(|parent| leases.contains_key(parent)) {
+            return Ok(plan::parents_done(lease, &leases, &|_| false).is_done());
+        }
+        // A parent without a row may be done with long ago, or may still have to get one: another worker may not
+        // have reached the end of *its* parent yet. Only a listing that knows this very shard can tell.
+        let listing = self.fresh_listing().await?;
+        let is_older = |shards: &[Shard]| shards.iter().all(|listed| listed.id < lease.shard);
+        if is_older(&listing.shards) {
+            return Ok(false);
+        }
+        let sync = plan::plan_sync(&SyncInput {
+            shards: &listing.shards,
+            leases: &leases,
+            initial: self.initial,
+            stream: &self.stream,
+            start_timestamp: None,
+            first_start: false,
         });
-        let awaited = |parent: &ShardId| sync.as_ref().is_some_and(|plan| plan.awaits(parent));
-        Ok(plan::parents_done(lease, &leases, &awaited).is_done())
+        Ok(plan::parents_done(lease, &leases, &|parent| sync.awaits(parent)).is_done())
     }
 
     async fn some_shard_ended(&self) {
