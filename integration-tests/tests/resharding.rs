@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use integration_tests::fleet::{Behaviour, Fleet, STREAM};
+use kcl_core::lease::StoreErrorKind;
+use kcl_core::testing::{Fault, FaultRule, StoreOperation};
 use kcl_core::{CheckpointPolicy, InitialPosition};
 use kcl_local::kinesis::ShardFilter;
 
@@ -40,6 +42,20 @@ impl Drop for NameSeed {
     }
 }
 
+/// Makes a worker's store slow, and its answers unreliable.
+fn break_store(fleet: &Fleet, worker: &str) {
+    let ms = Duration::from_millis;
+    let store = &fleet.worker(worker).store;
+    store.add(FaultRule::new(Fault::Delay { before: ms(0)..ms(60), after: ms(0)..ms(60) }));
+    let writes = StoreOperation::WRITES;
+    store.add(FaultRule::new(Fault::LoseAnswer).on(writes).probability(0.03));
+    store.add(FaultRule::new(Fault::LandLate { delay: ms(10)..ms(5000) }).on(writes).probability(0.03));
+    store.add(FaultRule::new(Fault::Refuse(StoreErrorKind::Throttled)).probability(0.03));
+    store.add(FaultRule::new(Fault::Refuse(StoreErrorKind::Unavailable)).probability(0.02));
+    store.add(FaultRule::new(Fault::Hang(ms(3000))).on(writes).probability(0.01));
+    store.add(FaultRule::new(Fault::Stale(ms(3000))).on([StoreOperation::List]).probability(0.2));
+}
+
 /// A random tree of splits and merges, with puts, crashes, joins and failing processors in between.
 async fn random_tree(seed: u64) {
     let _named = NameSeed(seed);
@@ -53,13 +69,21 @@ async fn random_tree(seed: u64) {
     };
     fleet.stream.hide_children(random.bool());
     fleet.stream.disturb(random.f64() * 0.05);
+    let faults = random.bool();
     fleet.start("w0");
+    if faults {
+        break_store(&fleet, "w0");
+    }
     let mut started = 1;
     for _ in 0..random.usize(5..15) {
         match random.u8(0..10) {
             0..4 => reshard(&fleet, &mut random),
             4 => {
-                fleet.start(&format!("w{started}"));
+                let worker = format!("w{started}");
+                fleet.start(&worker);
+                if faults {
+                    break_store(&fleet, &worker);
+                }
                 started += 1;
             }
             5 if fleet.workers().len() > 1 => {
@@ -79,6 +103,9 @@ async fn random_tree(seed: u64) {
         }
         fleet.run_for(Duration::from_millis(random.u64(0..4000))).await;
     }
+    for worker in fleet.workers() {
+        fleet.worker(&worker).store.clear();
+    }
     fleet.run_until_delivered(SECOND * 300).await;
     fleet
         .run_until(SECOND * 300, "every open shard is owned", |fleet| {
@@ -94,15 +121,15 @@ async fn random_tree(seed: u64) {
     fleet.ledger.assert_complete();
 }
 
-/// Runs one seed, or the seeds of a part.
+/// Runs the seeds of a part, or those `KCL_SEEDS` names: one (`7`) or a range (`0..5000`).
 async fn random_trees(seeds: std::ops::Range<u64>) {
-    match std::env::var("KCL_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => random_tree(seed).await,
-        None => {
-            for seed in seeds {
-                random_tree(seed).await;
-            }
-        }
+    let asked = std::env::var("KCL_SEEDS").ok().map(|text| {
+        let (from, to) = text.split_once("..").unwrap_or((&text, ""));
+        let from: u64 = from.parse().expect("KCL_SEEDS is a number or a range");
+        from..to.parse().unwrap_or(from + 1)
+    });
+    for seed in asked.unwrap_or(seeds) {
+        random_tree(seed).await;
     }
 }
 

@@ -69,8 +69,9 @@ impl RecordBatch {
 /// One processor is made for each hold of a lease. Its callbacks are serial and in legal order (P-1):
 /// `initialize`, then any number of `process_records`, then at most one of `shard_ended`, `lease_lost` and
 /// `shutdown_requested`; `lease_lost` may still follow `shutdown_requested`. A callback that fails is retried
-/// and then counts as one call. Nothing is called after the last, and nothing but `initialize` on a processor
-/// whose `initialize` did not succeed.
+/// and then counts as one call; a `shard_ended` that never succeeded may be followed by the other two. Nothing
+/// is called after the last, and nothing but `initialize` on a processor whose `initialize` did not succeed. A
+/// callback beyond its limit is dropped midway, and its processor not called again.
 ///
 /// A panic counts as an error; the same processor is called again. Callbacks may block their thread: leases
 /// are renewed on another one. They should end within [`Settings::callback_limit`](crate::Settings).
@@ -95,7 +96,8 @@ pub trait RecordProcessor: Send {
     ) -> Result<(), BoxError>;
 
     /// Called after the last record of a closed shard was acknowledged. After `Ok` the library stores the end of
-    /// the shard itself, and its children start.
+    /// the shard itself, and its children start. Also called if the stream does not know the shard any more
+    /// before its end was read; [`Event::DataLoss`](crate::Event) tells of it.
     async fn shard_ended(&mut self, checkpointer: &Checkpointer) -> Result<(), BoxError> {
         checkpointer.checkpoint().await?;
         Ok(())
@@ -107,7 +109,9 @@ pub trait RecordProcessor: Send {
         Ok(())
     }
 
-    /// Called when the shard is given up on purpose (shutdown, balance). After it the lease is released.
+    /// Called when the shard is given up on purpose (shutdown, balance, error policy, a source that is silent).
+    /// After it the lease is released. A batch that failed before is not covered by
+    /// [`Checkpointer::checkpoint`]. Called at most three times if it fails.
     async fn shutdown_requested(&mut self, checkpointer: &Checkpointer) -> Result<(), BoxError> {
         checkpointer.checkpoint().await?;
         Ok(())

@@ -60,9 +60,6 @@ pub struct Settings {
     #[doc(alias = "parentShardPollIntervalMillis")]
     #[serde(with = "millis")]
     pub parent_poll_interval: Duration,
-    /// The most records of one `GetRecords` call. Default and maximum 10,000.
-    #[doc(alias = "maxRecords")]
-    pub fetch_records: u32,
     /// The payload bytes read ahead for one shard. Default 16 MiB.
     #[doc(alias = "maxByteSize")]
     pub shard_buffer_bytes: usize,
@@ -112,7 +109,6 @@ impl Default for Settings {
             shard_sync_interval: Duration::from_secs(60),
             ended_lease_retention: Duration::from_secs(15 * 60),
             parent_poll_interval: Duration::from_secs(1),
-            fetch_records: 10_000,
             shard_buffer_bytes: 16 << 20,
             worker_buffer_bytes: 256 << 20,
             batch_records: 10_000,
@@ -158,10 +154,6 @@ impl Settings {
             "shard_sync_interval must be at least 1 s (ListShards is limited)",
         );
         require(!self.parent_poll_interval.is_zero(), "parent_poll_interval must be above zero");
-        require(
-            (1..=10_000).contains(&self.fetch_records),
-            "fetch_records must be between 1 and 10,000 (the limit of GetRecords)",
-        );
         require(self.shard_buffer_bytes > 0, "shard_buffer_bytes must be above zero");
         require(
             self.worker_buffer_bytes >= self.shard_buffer_bytes,
@@ -210,7 +202,7 @@ mod tests {
     fn every_problem_is_listed() {
         let settings = Settings {
             lease_duration: Duration::ZERO,
-            fetch_records: 0,
+            max_lease_writes: 0,
             batch_records: 0,
             retry_initial: Duration::from_secs(60),
             ..Settings::default()

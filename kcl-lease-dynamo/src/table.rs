@@ -50,7 +50,14 @@ impl DynamoLeaseStore {
                         break;
                     }
                 }
-                Ok(None) => created |= self.create_table(settings).await?,
+                // Looked at again at once: some stand-ins for DynamoDB need no time to create a table. If it
+                // cannot be seen yet, creating it once more says that it exists, and then it is waited for.
+                Ok(None) => {
+                    if self.create_table(settings).await? {
+                        created = true;
+                        continue;
+                    }
+                }
                 // What was begun is seen through: a hiccup while waiting is no reason to give up.
                 Err(error) if created && error.is_retryable() => {}
                 Err(error) => return Err(error),

@@ -1,5 +1,7 @@
 //! The faulty store of kcl-core's test tools, over the memory store.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use kcl_core::Entropy;

@@ -1,5 +1,7 @@
 //! The memory store against the conformance suite and its own promises.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! A local Kinesis, DynamoDB and CloudWatch for tests and first steps.
 //!
-//! [`LocalAws`](local_aws::LocalAws) starts the services and hands out an `SdkConfig` from which
+//! `LocalAws` starts the services and hands out an `SdkConfig` from which
 //! every client of the AWS SDK is made:
 //!
 //! ```
@@ -17,24 +17,21 @@
 //! # fn main() {}
 //! ```
 //!
-//! There are two transports over the same services. [`LocalAws::in_process`] needs no socket and
+//! There are two transports over the same services. `LocalAws::in_process` needs no socket and
 //! works under tokio's paused clock, so a test can run hours in milliseconds.
-//! [`LocalAws::start`] listens on loopback, for first steps and for clients in any language.
-//! [`faults::Faults`] makes calls fail, on either of them and against AWS itself.
+//! `LocalAws::start` listens on loopback, for first steps and for clients in any language.
+//! `faults::Faults` makes calls fail, on either of them and against AWS itself.
 //!
 //! | feature | what it adds |
 //! |---|---|
 //! | (none) | the models and their [`clock`]; the only dependency is `bytes` |
-//! | `wire` | the AWS JSON protocol: [`services::Services`] answers a request given as bytes |
+//! | `wire` | the AWS JSON protocol: `services::Services` answers a request given as bytes |
 //! | `tokio` | a clock that follows tokio's |
 //! | `dynamodb` | DynamoDB, by the `dynoxide-rs` library |
 //! | `cloudwatch` | CloudWatch `PutMetricData`, captured for assertions; not in the default set |
 //! | `client` | HTTP clients for the SDK, and the fault layer |
 //! | `server` | loopback sockets |
-//! | `aws` (default) | [`LocalAws`](local_aws::LocalAws) |
-//!
-//! [`LocalAws::in_process`]: local_aws::LocalAws::in_process
-//! [`LocalAws::start`]: local_aws::LocalAws::start
+//! | `aws` (default) | `LocalAws` |
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -9,6 +10,7 @@ use aws_smithy_runtime_api::client::behavior_version::BehaviorVersion;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
+use aws_types::sdk_config::{SharedTimeSource, TimeSource};
 
 use crate::client::{InProcessClient, PlainHttpClient};
 use crate::clock::{Clock, SharedClock, SystemClock, TokioClock};
@@ -69,13 +71,22 @@ impl LocalAws {
 
     /// A configuration from which every SDK client can be made, with dummy credentials.
     ///
+    /// In process the SDK tells the time by the services' clock, too.
+    ///
     /// Retries and timeouts are the SDK's defaults. Its backoff sleeps on tokio's clock but takes
     /// its jitter from an unseeded source: for repeatable tests switch retries off, with
     /// `aws_sdk_….config::Builder::from(&aws.sdk_config()).retry_config(RetryConfig::disabled())`.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
         let credentials = Credentials::new("local", "local", None, None, "kcl-local");
-        SdkConfig::builder()
+        let time_source = self.server.is_none().then(|| {
+            // The SDK measures how fast bodies flow: under a paused clock it must not do so by the
+            // operating system's.
+            SharedTimeSource::new(ServiceTime(Arc::clone(self.kinesis().clock())))
+        });
+        let mut config = SdkConfig::builder();
+        config.set_time_source(time_source);
+        config
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static(REGION))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
@@ -119,6 +130,16 @@ impl LocalAws {
     #[must_use]
     pub fn dynamodb(&self) -> &DynamoDb {
         &self.dynamodb
+    }
+}
+
+/// The services' clock as the SDK reads it.
+#[derive(Debug)]
+struct ServiceTime(SharedClock);
+
+impl TimeSource for ServiceTime {
+    fn now(&self) -> SystemTime {
+        self.0.now()
     }
 }
 

@@ -144,7 +144,8 @@ async fn a_failed_call_is_not_executed() {
 async fn a_call_that_hangs_ends_by_the_callers_timeout_alone() {
     let world = World::in_process().await;
     world.on_put(Fault::Fail(Seen::Hang));
-    assert!(tokio::time::timeout(3_600 * SECOND, world.put("a")).await.is_err());
+    let hour = tokio::time::timeout(3_600 * SECOND, world.put("a")).await;
+    assert!(hour.is_err(), "{hour:?}");
     let error = world.with_read_timeout(7 * SECOND).put("a").await.unwrap_err();
     assert!(is_timeout(&error), "{error:?}");
 }

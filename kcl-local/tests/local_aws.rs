@@ -9,9 +9,11 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::SdkError;
 use kcl_local::LocalAws;
+use kcl_local::client::PlainHttpClient;
 use kcl_local::clock::ManualClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 fn client_without_retries(aws: &LocalAws) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk_config());
@@ -84,6 +86,33 @@ async fn the_services_run_on_the_clock_that_is_given() {
     let aws = LocalAws::builder().clock(Arc::<ManualClock>::clone(&clock)).in_process().unwrap();
     clock.advance(Duration::from_secs(5));
     assert_eq!(aws.kinesis().clock().now(), UNIX_EPOCH + Duration::from_secs(1_005));
+}
+
+#[tokio::test]
+async fn a_client_sends_one_request_after_the_other_on_one_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // From here on a second connection is refused.
+        drop(listener);
+        for _ in 0..3 {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n{}") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the client hung up");
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+        }
+    });
+    let aws = LocalAws::in_process().unwrap();
+    let config = aws_sdk_dynamodb::config::Builder::from(&aws.sdk_config());
+    let config = config.retry_config(RetryConfig::disabled()).endpoint_url(endpoint);
+    let client = Client::from_conf(config.http_client(PlainHttpClient::new()).build());
+    for _ in 0..3 {
+        client.list_tables().send().await.unwrap();
+    }
+    server.join_next().await.unwrap().unwrap();
 }
 
 /// Speaks HTTP by hand, as a client in any language might.

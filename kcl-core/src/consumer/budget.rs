@@ -207,3 +207,63 @@ impl Drop for Reservation {
         self.hand_over();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_reads_ahead_up_to_its_limit_and_on_once_something_is_handed_over() {
+        let worker = WorkerBudget::new(1 << 20);
+        let mut shard = worker.shard(100 << 10);
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let mut reservation = shard.reserve().await;
+            shard.settle(&mut reservation, 40 << 10);
+            held.push(reservation);
+        }
+        assert!(shard.reserve().now_or_never().is_none(), "80 of 100 KiB used, 50 expected");
+        held[0].hand_over();
+        assert!(shard.reserve().now_or_never().is_some());
+        assert_eq!(worker.used_bytes(), 80 << 10, "what is handed over is not freed yet");
+        drop(held);
+        assert_eq!((worker.used_bytes(), shard.meter().bytes()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_with_nothing_buffered_waits_for_others_a_little_but_not_for_ever() {
+        let worker = WorkerBudget::new(64 << 10);
+        let mut greedy = worker.shard(64 << 10);
+        let mut reservation = greedy.reserve().await;
+        greedy.settle(&mut reservation, 64 << 10);
+        let mut poor = worker.shard(64 << 10);
+        let asked = Instant::now();
+        let mut overdrawn = poor.reserve().await;
+        assert_eq!(asked.elapsed(), PATIENCE);
+        poor.settle(&mut overdrawn, 10 << 10);
+        overdrawn.hand_over();
+        assert!(poor.reserve().now_or_never().is_none(), "one answer beyond the budget at a time");
+        drop(overdrawn);
+        drop(reservation);
+        assert!(poor.reserve().now_or_never().is_some());
+        assert_eq!(worker.used_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_larger_than_estimated_takes_what_there_is_and_is_learned_from() {
+        let worker = WorkerBudget::new(1 << 20);
+        let mut shard = worker.shard(1 << 20);
+        for _ in 0..20 {
+            let mut reservation = shard.reserve().await;
+            shard.settle(&mut reservation, 0);
+        }
+        assert_eq!(shard.estimate, SMALLEST_ESTIMATE);
+        let mut reservation = shard.reserve().await;
+        assert_eq!(worker.used_bytes(), SMALLEST_ESTIMATE);
+        shard.settle(&mut reservation, 400 << 10);
+        assert_eq!((worker.used_bytes(), shard.estimate), (400 << 10, 500 << 10));
+    }
+}

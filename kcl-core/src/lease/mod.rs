@@ -10,6 +10,8 @@ pub mod verb;
 
 pub use error::{StoreError, StoreErrorKind};
 pub(crate) use handle::Command;
+#[cfg(test)]
+pub(crate) use handle::Liveness;
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
 pub use observer::LeaseObserver;
 pub use row::{AttemptToken, Lease, PendingCheckpoint};

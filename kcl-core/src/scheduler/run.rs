@@ -245,10 +245,11 @@ impl Worker {
         let shards =
             Arc::new(self.retry("the shards cannot be listed yet", || self.source.list_shards()).await?);
         self.check_table(&shards, &leases, &stream, &control).await?;
-        let (answer, answered) = oneshot::channel();
-        let sync = Control::Shards { shards: Arc::clone(&shards), answer: Some(answer) };
-        control.send(sync).await.map_err(|_| lost())?;
-        answered.await.map_err(|_| lost())??;
+        self.settle("leases cannot be created yet", &control, |answer| Control::Shards {
+            shards: Arc::clone(&shards),
+            answer: Some(answer),
+        })
+        .await?;
         Ok(Started { stream, control, view, ended, listing: Listing { begun, shards } })
     }
 
@@ -267,6 +268,30 @@ impl Worker {
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Has the lease side do something until it succeeds or fails for good; the caller bounds the time.
+    async fn settle(
+        &self,
+        waiting: &str,
+        control: &mpsc::Sender<Control>,
+        request: impl Fn(oneshot::Sender<Result<(), StoreError>>) -> Control,
+    ) -> Result<(), Error> {
+        let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
+        let mut backoff =
+            Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.entropy.fork());
+        loop {
+            let (answer, answered) = oneshot::channel();
+            control.send(request(answer)).await.map_err(|_| lost())?;
+            match answered.await.map_err(|_| lost())? {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_retryable() => {
+                    warn!(error = %Chain(&error), "{waiting}, trying again");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -331,11 +356,11 @@ impl Worker {
                 let leases: Vec<Lease> =
                     refusals.iter().filter_map(|refusal| leases.get(&refusal.shard).cloned()).collect();
                 warn!(leases = leases.len(), "deleting leases that do not belong to the stream, on request");
-                let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
-                let (answer, answered) = oneshot::channel();
-                control.send(Control::Delete { leases, answer }).await.map_err(|_| lost())?;
-                answered.await.map_err(|_| lost())??;
-                Ok(())
+                self.settle("leases cannot be deleted yet", control, |answer| Control::Delete {
+                    leases: leases.clone(),
+                    answer,
+                })
+                .await
             }
             ForeignLeases::Refuse => {
                 const SHOWN: usize = 5;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Region};
 use kcl_core::lease::{
@@ -200,6 +202,28 @@ async fn a_client_without_region_or_credentials_says_so() {
             assert_eq!((error.kind(), error.may_have_applied()), (Denied, false), "{error}");
             assert!(error.to_string().contains(part), "{error}");
         }
+    }
+    assert!(local.faults.all_calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_cannot_be_had_are_denied_unless_their_source_is_down() {
+    let local = Local::start();
+    let not_loaded = || CredentialsError::not_loaded("nothing configured");
+    let source_is_down = || CredentialsError::provider_error("the metadata service is down");
+    for (error, kind) in [
+        (not_loaded as fn() -> CredentialsError, Denied),
+        (source_is_down as fn() -> CredentialsError, Unavailable),
+    ] {
+        let config = without_region_or_credentials()
+            .region(Region::new("eu-central-1"))
+            .http_client(local.aws.http_client())
+            .credentials_provider(provide_credentials_fn(move || async move { Err(error()) }))
+            .build();
+        let store = DynamoLeaseStore::new(Client::from_conf(config), TABLE);
+        let failed = update(&store).await.unwrap_err();
+        assert_eq!((failed.kind(), failed.may_have_applied()), (kind, false), "{failed}");
+        assert!(failed.to_string().contains("credentials"), "{failed}");
     }
     assert!(local.faults.all_calls().is_empty());
 }

@@ -24,6 +24,9 @@ use tokio::runtime::{Handle, Id};
 
 use super::{timed_out, within_read_timeout};
 
+/// The most connections that wait for a request.
+const MAX_IDLE: usize = 64;
+
 /// The SDK's HTTP client for `http://` endpoints: local services, no TLS, no proxies.
 ///
 /// A connection is driven by the call that uses it, so the client owns no task, and a call that is
@@ -208,11 +211,16 @@ impl Pool {
     fn take(&self, endpoint: &Endpoint) -> Option<Link> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let position = idle.iter().rposition(|link| link.endpoint == *endpoint)?;
-        Some(idle.swap_remove(position))
+        Some(idle.remove(position))
     }
 
     fn put(&self, link: Link) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() == MAX_IDLE {
+            // The one unused for longest; it may belong to a runtime that is gone.
+            idle.remove(0);
+        }
+        idle.push(link);
     }
 }
 

@@ -12,10 +12,12 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::{RuntimeComponents, RuntimeComponentsBuilder};
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::config_bag::ConfigBag;
+use http_body_util::BodyExt;
 
-use super::rule::Verdict;
-use super::{Fault, Faults, Seen};
+use super::rule::{Fate, Verdict};
+use super::{Faults, Seen};
 use crate::client::{into_sdk, path_of, timed_out, within_read_timeout};
 use crate::wire::{AwsResponse, Service, Target};
 
@@ -94,21 +96,25 @@ impl FaultyConnector {
     async fn suffer(
         self,
         service: Service,
-        request: HttpRequest,
+        mut request: HttpRequest,
         verdict: Verdict,
     ) -> Result<HttpResponse, ConnectorError> {
+        // A network takes the request before it loses or delays it; a body that nobody reads would
+        // trip the SDK's check for stalled uploads.
+        let body = request.take_body().collect().await.map_err(ConnectorError::user)?.to_bytes();
+        *request.body_mut() = SdkBody::from(body);
         if !verdict.delay_request.is_zero() {
             tokio::time::sleep(verdict.delay_request).await;
         }
         let answer = match verdict.fate {
             None => self.inner.call(request).await,
-            Some(Fault::Fail(seen)) => show(seen, service).await,
-            Some(Fault::DropAnswer(seen)) => {
+            Some(Fate::Fail(seen)) => show(seen, service).await,
+            Some(Fate::DropAnswer(seen)) => {
                 // Whatever the service said, the caller is not to know.
                 let _ = self.inner.call(request).await;
                 show(seen, service).await
             }
-            Some(Fault::LandLate { after, seen }) => {
+            Some(Fate::LandLate { after, seen }) => {
                 let inner = self.inner.clone();
                 self.faults.land_late(async move {
                     tokio::time::sleep(after).await;
@@ -116,15 +122,12 @@ impl FaultyConnector {
                 });
                 show(seen, service).await
             }
-            Some(Fault::Duplicate) => {
+            Some(Fate::Duplicate) => {
                 let copy = request.try_clone().ok_or_else(|| {
                     ConnectorError::user("a request with a streaming body cannot be duplicated".into())
                 })?;
                 let _ = self.inner.call(copy).await;
                 self.inner.call(request).await
-            }
-            Some(Fault::DelayRequest(_) | Fault::DelayAnswer(_)) => {
-                return Err(ConnectorError::user("a delay does not seal a call's fate".into()));
             }
         };
         if !verdict.delay_answer.is_zero() {

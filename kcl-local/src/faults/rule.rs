@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Fault;
+use super::{Fault, Seen};
 use crate::wire::{Service, Target};
 
 type Predicate = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -144,24 +144,43 @@ impl RuleState {
     }
 }
 
+/// What becomes of the request itself.
+#[derive(Debug)]
+pub(super) enum Fate {
+    Fail(Seen),
+    DropAnswer(Seen),
+    LandLate { after: Duration, seen: Seen },
+    Duplicate,
+}
+
 /// What a call suffers.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) delay_request: Duration,
     pub(super) delay_answer: Duration,
-    pub(super) fate: Option<Fault>,
+    pub(super) fate: Option<Fate>,
 }
 
 impl Verdict {
     /// Returns whether the fault takes effect: it does not if another one has sealed the fate.
     fn add(&mut self, fault: &Fault) -> bool {
-        match fault {
-            Fault::DelayRequest(by) => self.delay_request += *by,
-            Fault::DelayAnswer(by) => self.delay_answer += *by,
-            _ if self.fate.is_some() => return false,
-            fate => self.fate = Some(fate.clone()),
-        }
-        true
+        let fate = match fault {
+            Fault::DelayRequest(by) => {
+                self.delay_request += *by;
+                return true;
+            }
+            Fault::DelayAnswer(by) => {
+                self.delay_answer += *by;
+                return true;
+            }
+            Fault::Fail(seen) => Fate::Fail(seen.clone()),
+            Fault::DropAnswer(seen) => Fate::DropAnswer(seen.clone()),
+            Fault::LandLate { after, seen } => Fate::LandLate { after: *after, seen: seen.clone() },
+            Fault::Duplicate => Fate::Duplicate,
+        };
+        let is_first = self.fate.is_none();
+        self.fate.get_or_insert(fate);
+        is_first
     }
 
     pub(super) fn changes_anything(&self) -> bool {

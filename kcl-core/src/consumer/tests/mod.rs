@@ -1,1 +1,5 @@
-
+mod chaos;
+mod delivering;
+mod ending;
+mod reading;
+mod world;

@@ -1,7 +1,8 @@
 //! The SDK's types, turned into the model's without copying payloads or keys.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -15,7 +16,8 @@ use crate::model::{ChildShard, HashKeyRange, SequenceNumber, Shard, ShardId, Sou
 /// What is wrong with the record, in words.
 pub(super) fn record(record: types::Record) -> Result<SourceRecord, String> {
     let sequence_number = sequence(&record.sequence_number)?;
-    let arrival = record.approximate_arrival_timestamp.and_then(|time| SystemTime::try_from(time).ok());
+    let arrival = record.approximate_arrival_timestamp.and_then(|time| millis(&time));
+    let arrival = arrival.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
     let partition_key = record.partition_key.filter(|key| !key.is_empty()).map(ByteString::from);
     Ok(SourceRecord::new(sequence_number, arrival, partition_key, Bytes::from(record.data.into_inner())))
 }
@@ -54,6 +56,15 @@ pub(super) fn children(children: Option<Vec<types::ChildShard>>) -> Vec<ChildSha
     turned.collect::<Option<_>>().unwrap_or_default()
 }
 
+/// The milliseconds since the Unix epoch. The wire has seconds as a floating-point number, which misses the exact
+/// millisecond by some nanoseconds either way, so cutting them off would be one short now and then.
+pub(super) fn millis(time: &DateTime) -> Option<u64> {
+    let seconds = u64::try_from(time.secs()).ok()?;
+    seconds
+        .checked_mul(1_000)?
+        .checked_add(u64::from(time.subsec_nanos().saturating_add(500_000) / 1_000_000))
+}
+
 fn sequence(text: &str) -> Result<SequenceNumber, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
@@ -65,7 +76,7 @@ fn hash_keys(range: Option<&types::HashKeyRange>) -> Result<HashKeyRange, String
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_kinesis::primitives::{Blob, DateTime};
+    use aws_sdk_kinesis::primitives::Blob;
 
     use super::*;
 
@@ -88,7 +99,7 @@ mod tests {
         let to = record(from).unwrap();
         assert_eq!(to.data.as_ptr(), payload_at);
         assert_eq!(to.partition_key.unwrap().as_ptr(), key_at);
-        assert_eq!(to.arrival, Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_234)));
+        assert_eq!(to.arrival, Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_234)));
     }
 
     #[test]
@@ -97,6 +108,15 @@ mod tests {
             let to = record(builder.build().unwrap()).unwrap();
             assert_eq!((to.partition_key, to.arrival), (None, None));
         }
+    }
+
+    #[test]
+    fn times_are_rounded_to_the_millisecond_that_was_meant() {
+        for millis_meant in (1_800_000_000_000..1_800_000_001_000u64).chain([0, 1_234]) {
+            let wire = DateTime::from_secs_f64(millis_meant as f64 / 1_000.0);
+            assert_eq!(millis(&wire), Some(millis_meant));
+        }
+        assert_eq!(millis(&DateTime::from_secs(-1)), None);
     }
 
     #[test]

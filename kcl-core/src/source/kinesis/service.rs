@@ -102,9 +102,7 @@ impl Service {
         if summary.stream_arn.is_empty() {
             return Err(invalid("the answer names no ARN"));
         }
-        let created_millis = summary.stream_creation_timestamp.to_millis().ok();
-        let created_millis = created_millis
-            .and_then(|millis| u64::try_from(millis).ok())
+        let created_millis = convert::millis(&summary.stream_creation_timestamp)
             .ok_or_else(|| invalid("the answer has no usable creation time"))?;
         self.resolved.get_or_init(|| summary.stream_arn.clone());
         Ok(StreamIdentity { arn: summary.stream_arn, created_millis })

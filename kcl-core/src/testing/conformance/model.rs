@@ -48,7 +48,7 @@ pub async fn expectations_and_patches_agree_with_the_model(store: Store) {
     let draw = Draw::seeded(1);
     let mut conflicts = 0;
     let mut applied = 0;
-    for step in 0..600 {
+    for step in 0..300 {
         let key = draw.shard();
         let known = model.0.get(&key).cloned();
         let (answer, expected) = match draw.below(10) {
@@ -72,7 +72,7 @@ pub async fn expectations_and_patches_agree_with_the_model(store: Store) {
         }
         assert_eq!(read(&store, &key).await.as_ref(), model.0.get(&key), "step {step}");
     }
-    assert!(applied > 100 && conflicts > 100, "applied {applied}, conflicts {conflicts}: too one-sided");
+    assert!(applied > 50 && conflicts > 50, "applied {applied}, conflicts {conflicts}: too one-sided");
 }
 
 /// A verb of every kind on `lease`.
@@ -129,7 +129,7 @@ pub async fn verbs_in_any_order_agree_with_the_model(store: Store) {
         remembered.push(lease);
     }
     let mut applied = 0;
-    for step in 0..400 {
+    for step in 0..250 {
         let slot = draw.index(remembered.len());
         let lease = &remembered[slot];
         let verb = match draw.below(8) {
@@ -152,7 +152,7 @@ pub async fn verbs_in_any_order_agree_with_the_model(store: Store) {
             remembered[slot] = row.clone();
         }
     }
-    assert!(applied > 100, "applied {applied}");
+    assert!(applied > 60, "applied {applied}");
     for (key, lease) in &model.0 {
         assert_eq!(read(&store, key).await.as_ref(), Some(lease));
     }

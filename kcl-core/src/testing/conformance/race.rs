@@ -8,7 +8,7 @@ use crate::lease::{Lease, Patch, Write};
 use crate::model::{Checkpoint, WorkerId};
 
 const RACERS: usize = 64;
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 
 /// Runs one task for each racer at once; they are truly parallel where the runtime has several threads.
 async fn race<F>(store: &Store, racer: impl Fn(Store, usize) -> F) -> Vec<Write>
@@ -85,7 +85,7 @@ pub async fn every_increment_that_won_counts(store: Store) {
         racers.spawn(async move {
             let mut won = 0;
             let mut counter = 0;
-            for _ in 0..25 {
+            for _ in 0..10 {
                 let patch = Patch { counter: Some(counter + 1), ..Patch::default() };
                 counter = match update(&store, &shard(0), &counter_is(counter), &patch).await {
                     Write::Applied(lease) => {
@@ -101,7 +101,7 @@ pub async fn every_increment_that_won_counts(store: Store) {
         });
     }
     let won: u64 = racers.join_all().await.into_iter().sum();
-    assert!(won >= 25, "somebody wins each time: {won}");
+    assert!(won >= 10, "somebody wins each time: {won}");
     let Write::Applied(last) = delete(&store, &shard(0), &any()).await else { panic!("the row is gone") };
     assert_eq!(last.counter, won);
 }

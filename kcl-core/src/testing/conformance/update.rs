@@ -264,13 +264,13 @@ pub async fn children_are_set_and_emptied(store: Store) {
 pub async fn a_strong_read_sees_the_last_write(store: Store) {
     let mut lease = Lease::new(shard(0), Checkpoint::TrimHorizon);
     set_up(&store, std::slice::from_ref(&lease)).await;
-    for counter in 0..50 {
+    for counter in 0..20 {
         lease.counter = counter + 1;
         let answer = update(&store, &lease.shard, &counter_is(counter), &renewal(counter + 1)).await;
         assert_eq!(answer, Write::Applied(lease.clone()));
         assert_eq!(read(&store, &lease.shard).await.as_ref(), Some(&lease));
     }
-    assert_eq!(delete(&store, &lease.shard, &counter_is(50)).await, Write::Applied(lease));
+    assert_eq!(delete(&store, &lease.shard, &counter_is(20)).await, Write::Applied(lease));
     assert_eq!(read(&store, &shard(0)).await, None);
 }
 

@@ -18,8 +18,9 @@ fn put(stream: &MemoryStream, count: u32) -> Vec<SequenceNumber> {
 }
 
 async fn read(reader: &mut dyn ShardReader, count: usize) -> Vec<SequenceNumber> {
-    let mut read = Vec::new();
+    let (start, mut read) = (Instant::now(), Vec::new());
     while read.len() < count {
+        assert!(start.elapsed() < Duration::from_secs(600), "{count} records do not come: {read:?}");
         read.extend(reader.next().await.unwrap().records.iter().map(|record| record.sequence_number));
     }
     read
@@ -33,8 +34,9 @@ async fn disturbed_and_cancelled_reads_lose_and_repeat_nothing() {
         stream.set_latency(Duration::from_millis(50));
         let expected = put(&stream, 60);
         let mut reader = stream.open(&SHARD.into(), StartFrom::TrimHorizon).await.unwrap();
-        let (entropy, mut read) = (Entropy::seeded(seed), Vec::new());
+        let (entropy, start, mut read) = (Entropy::seeded(seed), Instant::now(), Vec::new());
         while read.len() < expected.len() {
+            assert!(start.elapsed() < Duration::from_secs(600), "seed {seed}: the records do not come");
             let patience = Duration::from_millis(entropy.below(400));
             if entropy.below(5) == 0 {
                 stream.kinesis().expire_iterators("orders").unwrap();
