@@ -63,7 +63,11 @@ impl Clerk {
             // A panic like any other, but for the hook, which would fill the log.
             std::panic::resume_unwind(Box::new("a panic on request"));
         }
-        if draw < self.behaviour.panic + self.behaviour.fail { Err("a failure on request".into()) } else { Ok(()) }
+        if draw < self.behaviour.panic + self.behaviour.fail {
+            Err("a failure on request".into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -73,7 +77,11 @@ impl RecordProcessor for Clerk {
         self.misbehave()
     }
 
-    async fn process_records(&mut self, batch: RecordBatch, checkpointer: &Checkpointer) -> Result<(), BoxError> {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), BoxError> {
         let leases = by_shard(self.store.leases());
         let at = Instant::now();
         for record in batch.records() {
@@ -184,7 +192,9 @@ impl Fleet {
             .checkpoint_policy(self.policy)
             .lease_runtime(LeaseRuntime::Shared)
             .settings(self.settings.clone())
-            .clock(TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH + Instant::now().duration_since(self.begun())))
+            .clock(TokioClock::new(
+                SystemTime::UNIX_EPOCH + EPOCH + Instant::now().duration_since(self.begun()),
+            ))
             .entropy(self.entropy.fork());
         (builder, store)
     }
@@ -349,7 +359,9 @@ impl Fleet {
         let mut lines: Vec<String> = self
             .leases()
             .values()
-            .map(|l| format!("{} owner={:?} counter={} checkpoint={}", l.shard, l.owner, l.counter, l.checkpoint))
+            .map(|l| {
+                format!("{} owner={:?} counter={} checkpoint={}", l.shard, l.owner, l.counter, l.checkpoint)
+            })
             .collect();
         for (name, worker) in &self.workers {
             let snapshot = worker.handle.snapshot();

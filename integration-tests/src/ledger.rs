@@ -103,7 +103,9 @@ impl Ledger {
                     entries.broken.push(problem);
                 }
                 Checkpoint::ShardEnd if !entries.finished.contains(shard) => {
-                    entries.broken.push(format!("D-2: {shard} is stored as ended before shard_ended succeeded"));
+                    entries
+                        .broken
+                        .push(format!("D-2: {shard} is stored as ended before shard_ended succeeded"));
                 }
                 _ => {}
             }

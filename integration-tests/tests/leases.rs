@@ -15,7 +15,8 @@ const D: Duration = Duration::from_secs(10);
 
 fn balanced(fleet: &Fleet, workers: usize) -> bool {
     let owners = fleet.owners();
-    let (min, max) = (owners.values().min().copied().unwrap_or(0), owners.values().max().copied().unwrap_or(0));
+    let (min, max) =
+        (owners.values().min().copied().unwrap_or(0), owners.values().max().copied().unwrap_or(0));
     owners.len() == workers && max - min <= 1
 }
 
@@ -183,7 +184,10 @@ async fn a_worker_cut_off_from_its_store_stops_delivering_before_its_lease_can_b
         for shard in &cut_off {
             let of = |worker: &WorkerId| {
                 let deliveries = fleet.ledger.deliveries().into_iter();
-                deliveries.filter(|d| d.shard == *shard && d.worker == *worker).map(|d| d.at).collect::<Vec<_>>()
+                deliveries
+                    .filter(|d| d.shard == *shard && d.worker == *worker)
+                    .map(|d| d.at)
+                    .collect::<Vec<_>>()
             };
             let last = of(&alpha).into_iter().max();
             let first = of(&beta).into_iter().min().expect("beta takes the shard over");

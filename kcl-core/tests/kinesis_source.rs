@@ -105,7 +105,7 @@ async fn shards_are_listed_to_the_last_page() {
     world.faults.record_last(10);
     let shards = world.source().list_shards().await.unwrap();
     assert_eq!(shards.len(), 2_500);
-    assert!(shards.windows(2).all(|pair| pair[0].hash_key_range.end + 1 == pair[1].hash_key_range.start));
+    assert!(shards.windows(2).all(|pair| pair[0].hash_key_range.end() + 1 == pair[1].hash_key_range.start()));
     let pages = world.faults.recorded();
     assert_eq!(pages.len(), 3);
     for page in &pages[1..] {

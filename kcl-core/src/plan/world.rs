@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
+use super::bounds;
 use super::{CleanupInput, SyncInput, SyncPlan, child_leases, leases_to_delete, parents_done, plan_sync};
 use crate::lease::Lease;
 use crate::model::{
@@ -30,8 +31,8 @@ pub(super) fn stream() -> StreamIdentity {
     StreamIdentity { arn: "arn:aws:kinesis:eu-west-1:123456789012:stream/orders".into(), created_millis: 7 }
 }
 
-pub(super) const fn range(start: u128, end: u128) -> HashKeyRange {
-    HashKeyRange { start, end }
+pub(super) fn range(start: u128, end: u128) -> HashKeyRange {
+    HashKeyRange::new(start, end).unwrap()
 }
 
 pub(super) fn at(sequence: u64) -> Checkpoint {
@@ -191,14 +192,14 @@ impl World {
 
     fn open(&self) -> Vec<usize> {
         let mut open: Vec<_> = (0..self.shards.len()).filter(|n| self.shards[*n].closed.is_none()).collect();
-        open.sort_by_key(|number| self.shards[*number].shard.hash_key_range.start);
+        open.sort_by_key(|number| self.shards[*number].shard.hash_key_range.start());
         open
     }
 
     fn split(&mut self, which: usize) {
         let open = self.open();
         let parent = open[which % open.len()];
-        let HashKeyRange { start, end } = self.shards[parent].shard.hash_key_range;
+        let (start, end) = bounds(&self.shards[parent].shard.hash_key_range);
         if end - start < 2 {
             return;
         }
@@ -217,8 +218,8 @@ impl World {
         let (left, right) = (open[left], open[left + 1]);
         self.close(left);
         self.close(right);
-        let start = self.shards[left].shard.hash_key_range.start;
-        let end = self.shards[right].shard.hash_key_range.end;
+        let start = self.shards[left].shard.hash_key_range.start();
+        let end = self.shards[right].shard.hash_key_range.end();
         self.add(&[left, right], (start, end));
     }
 

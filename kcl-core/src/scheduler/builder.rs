@@ -20,7 +20,7 @@ pub enum ForeignLeases {
     /// Refuse to start, and say what was found.
     #[default]
     Refuse,
-    /// Work on the table as it is. Checkpoints a shard does not know make that shard fail visibly.
+    /// Work on the table as it is. A checkpoint its shard does not know is refused all the same.
     Adopt,
     /// Delete those leases and start over at the initial position.
     Reset,

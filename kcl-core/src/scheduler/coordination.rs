@@ -149,7 +149,8 @@ pub(crate) struct Coordination {
     listed_at: Option<Instant>,
     listing: Option<(Arc<Vec<Shard>>, Instant)>,
     free_since: BTreeMap<ShardId, Instant>,
-    requested_at: BTreeMap<ShardId, Instant>,
+    /// Who asks for which lease, and since when that is seen.
+    requests: BTreeMap<ShardId, (WorkerId, Instant)>,
     ended_since: BTreeMap<ShardId, Instant>,
     /// Leases this worker gave up by itself are left to others for a while.
     given_up_until: BTreeMap<ShardId, Instant>,
@@ -216,7 +217,7 @@ impl Coordination {
             listed_at: None,
             listing: None,
             free_since: BTreeMap::new(),
-            requested_at: BTreeMap::new(),
+            requests: BTreeMap::new(),
             ended_since: BTreeMap::new(),
             given_up_until: BTreeMap::new(),
             side_busy: BTreeSet::new(),
@@ -430,7 +431,7 @@ impl Coordination {
                 self.side_busy.remove(&shard);
                 match *result {
                     Ok(Write::Applied(row)) => {
-                        self.requested_at.insert(shard, now);
+                        self.requests.insert(shard, (self.me.clone(), now));
                         self.saw(row, now);
                         self.next_scan = self.next_scan.min(now + self.scan_interval());
                     }
@@ -476,7 +477,7 @@ impl Coordination {
             match outcome {
                 Outcome::Acquired { shard, reason } => {
                     info!(%shard, %reason, "lease acquired");
-                    self.requested_at.remove(&shard);
+                    self.requests.remove(&shard);
                     self.free_since.remove(&shard);
                     self.events.send(Event::LeaseAcquired { shard, reason });
                 }
@@ -546,7 +547,7 @@ impl Coordination {
 
     fn scan_interval(&self) -> Duration {
         let scan = self.settings.lease_scan_interval;
-        let interval = if !self.requested_at.is_empty() {
+        let interval = if self.requests.values().any(|(worker, _)| *worker == self.me) {
             scan.min(Duration::from_secs(1))
         } else if self.is_alone() {
             // Nobody else holds anything, so nothing but a newcomer's request can be seen, and renewals show that.
@@ -635,7 +636,9 @@ impl Coordination {
     fn notice_missing_rows(&mut self, now: Instant) {
         let table = &self.table;
         self.observer.retain(|shard| table.contains_key(shard));
-        self.requested_at.retain(|shard, _| table.contains_key(shard));
+        self.requests.retain(|shard, (worker, _)| {
+            table.get(shard).is_some_and(|lease| lease.requested_by.as_ref() == Some(worker))
+        });
         self.ended_since.retain(|shard, _| table.contains_key(shard));
         self.given_up_until.retain(|_, until| *until > now);
         for lease in table.values().filter(|lease| lease.is_ended()) {
@@ -728,11 +731,13 @@ impl Coordination {
                 }
                 None
             };
-            let requested_for = self
-                .requested_at
-                .get(&lease.shard)
-                .filter(|_| lease.requested_by.as_ref() == Some(&self.me))
-                .map(|at| now - *at);
+            let requested_for = lease.requested_by.as_ref().map(|worker| {
+                let seen = self.requests.entry(lease.shard.clone()).or_insert_with(|| (worker.clone(), now));
+                if seen.0 != *worker {
+                    *seen = (worker.clone(), now);
+                }
+                now - seen.1
+            });
             views.push(LeaseView { lease, expired, free_for, requested_for });
         }
         let decisions = plan::plan_balance(&BalanceInput {
@@ -744,7 +749,8 @@ impl Coordination {
                 max_leases: self.settings.max_leases,
                 max_requests: self.settings.max_requests,
                 grace,
-                request_timeout: duration,
+                // Long enough for a callback to end; only a Java worker never answers.
+                request_timeout: duration * 3,
             },
         });
         self.next_plan = next_plan;

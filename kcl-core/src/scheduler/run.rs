@@ -23,7 +23,7 @@ use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
 use crate::lease::{Lease, LeaseStore, StoreError};
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
-use crate::plan;
+use crate::plan::{self, Refusal};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::retry::Backoff;
 use crate::settings::Settings;
@@ -346,7 +346,7 @@ impl Worker {
             return Ok(());
         }
         match self.foreign {
-            ForeignLeases::Adopt => {
+            ForeignLeases::Adopt if refusals.iter().all(Refusal::yields_to_adopt) => {
                 for refusal in &refusals {
                     warn!(%refusal, "adopted on request");
                 }
@@ -362,7 +362,7 @@ impl Worker {
                 })
                 .await
             }
-            ForeignLeases::Refuse => {
+            ForeignLeases::Refuse | ForeignLeases::Adopt => {
                 const SHOWN: usize = 5;
                 let mut lines: Vec<String> = refusals.iter().take(SHOWN).map(ToString::to_string).collect();
                 if refusals.len() > SHOWN {
@@ -371,9 +371,9 @@ impl Worker {
                 Err(Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "lease table {} does not belong to stream {stream}:\n- {}\nChoose: another application name; \
-                         foreign_leases(ForeignLeases::Reset) to delete these leases and start over; or \
-                         foreign_leases(ForeignLeases::Adopt) to work on them as they are",
+                        "lease table {} does not fit stream {stream}:\n- {}\nChoose: another application name; \
+                         foreign_leases(ForeignLeases::Reset) to delete these leases and start over; or, where the \
+                         row says so, foreign_leases(ForeignLeases::Adopt) to work on them as they are",
                         self.store,
                         lines.join("\n- ")
                     ),

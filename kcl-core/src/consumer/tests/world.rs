@@ -310,8 +310,11 @@ impl World {
     }
 
     pub(super) fn start_with(&self, factory: Arc<dyn RecordProcessorFactory>) -> Running {
-        let (standing, standing_receiver) =
-            watch::channel(Standing { valid_until: Instant::now() + VALIDITY, phase: Phase::Held });
+        let (standing, standing_receiver) = watch::channel(Standing {
+            valid_until: Instant::now() + VALIDITY,
+            phase: Phase::Held,
+            checkpoint: self.lease.checkpoint,
+        });
         let (commands, commands_receiver) = mpsc::channel(8);
         let liveness = Arc::new(Liveness::new(seconds(5)));
         let handle =

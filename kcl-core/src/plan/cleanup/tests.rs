@@ -104,7 +104,7 @@ fn parents_go_before_children_and_none_stays_behind() {
 fn the_time_of_a_start_that_was_cut_short_is_kept_until_it_is_completed() {
     let mut shards = family();
     shards.truncate(3);
-    shards[0].hash_key_range = HashKeyRange { start: 0, end: HALF };
+    shards[0].hash_key_range = HashKeyRange::new(0, HALF).unwrap();
     let mut parent = lease(&shards[0], Checkpoint::ShardEnd);
     parent.start_timestamp = Some(time(5));
     let mut leases = table([parent, lease(&shards[1], at(15)), lease(&shards[2], at(15))]);
