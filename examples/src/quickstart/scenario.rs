@@ -277,7 +277,7 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::DataLoss { shard, reason, .. } => format!("DATA LOSS on {}: {reason}", short(shard)),
         Event::RecordsOutOfRange { shard, records } => {
-            format!("dropped {records} records that {} does not own", short(shard))
+            format!("dropped {records} records of other shards in {}; put again", short(shard))
         }
         Event::ReaderFailing { shard, error, .. } => format!("cannot read {}: {error}", short(shard)),
         Event::ConsumerRepaired { shard, reason } => format!("repaired {}: {reason}", short(shard)),
