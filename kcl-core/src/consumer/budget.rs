@@ -47,6 +47,7 @@ impl WorkerBudget {
     }
 
     /// The bytes reserved right now, rounded up to whole KiB per answer.
+    #[cfg(test)]
     pub(crate) fn used_bytes(&self) -> usize {
         (self.total as usize - self.permits.available_permits()) * UNIT
     }

@@ -302,7 +302,7 @@ impl Consumer {
     ///
     /// A store that fails or is slow delays delivery a little, and is tried again later.
     pub(super) async fn store_if_due(&mut self) -> bool {
-        if !self.schedule.due().is_some_and(|due| Instant::now() >= due) {
+        if self.schedule.due().is_none_or(|due| Instant::now() < due) {
             return false;
         }
         if !self.checkpointer.is_behind() {

@@ -127,8 +127,15 @@ impl Lineage for StreamLineage {
         }
         match listing.shards.iter().find(|listed| listed.id == *shard) {
             Some(listed) if listed.is_open() => Err(LineageError::StillOpen(shard.clone())),
-            // Closed and without children, or not listed at all: the listing may lag behind the reshard.
-            Some(_) | None => Err(LineageError::ChildrenUnknown(shard.clone())),
+            // The listing may lag behind the reshard.
+            Some(_) => Err(LineageError::ChildrenUnknown(shard.clone())),
+            // Closed shards stay listed for the stream's retention: this one is gone, and its children with it.
+            None => Err(LineageError::Source(SourceError::new(
+                SourceErrorKind::ShardMissing,
+                "ListShards",
+                format!("{} {shard}", self.stream.arn),
+                "the stream lists neither the shard nor any child of it",
+            ))),
         }
     }
 }

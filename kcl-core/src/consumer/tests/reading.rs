@@ -202,8 +202,9 @@ async fn a_thread_that_was_blocked_is_not_read_as_a_dead_source() {
     let world = World::new();
     let mut running = world.start();
     running.reaches(Stage::Fetching).await;
-    for _ in 0..100 {
-        sleep(Duration::from_millis(47)).await;
+    for millis in 0..100 {
+        // Also while the next answer is on its way and needs to be polled more than once.
+        sleep(Duration::from_millis(millis % 45)).await;
         // Time passes in which nothing is polled.
         tokio::time::advance(seconds(70)).await;
     }
