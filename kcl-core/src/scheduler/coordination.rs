@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::trouble::Trouble;
 use crate::entropy::Entropy;
 use crate::error::Chain;
 use crate::event::{Event, EventSender};
@@ -38,6 +39,8 @@ pub(crate) struct TableView {
     pub(crate) leader: bool,
     /// When the table was last listed to its end.
     pub(crate) listed_at: Option<Instant>,
+    /// The rows that cannot be read, by key, and why.
+    pub(crate) unreadable: BTreeMap<String, String>,
 }
 
 /// What a start found.
@@ -87,6 +90,7 @@ pub(crate) struct CoordinationConfig {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Entropy,
     pub(crate) events: EventSender,
+    pub(super) trouble: Trouble,
     pub(crate) stop: CancellationToken,
 }
 
@@ -127,6 +131,7 @@ impl Batch {
 #[derive(Debug, Default)]
 struct Scan {
     rows: BTreeMap<ShardId, Lease>,
+    unreadable: BTreeMap<String, String>,
     /// Rows that were written while the scan was under way; newer than what it shows.
     written: BTreeMap<ShardId, Option<Lease>>,
 }
@@ -141,6 +146,7 @@ pub(crate) struct Coordination {
     clock: Arc<dyn Clock>,
     entropy: Entropy,
     events: EventSender,
+    trouble: Trouble,
     stop: CancellationToken,
 
     keeper: Keeper,
@@ -156,9 +162,14 @@ pub(crate) struct Coordination {
     given_up_until: BTreeMap<ShardId, Instant>,
     /// Rows a side call is under way for.
     side_busy: BTreeSet<ShardId>,
-    reported_unreadable: BTreeSet<String>,
+    /// The rows that cannot be read, by key, and why.
+    unreadable: BTreeMap<String, String>,
     reported_trimmed: BTreeSet<ShardId>,
     taking: bool,
+    /// Whether a lease was ever acquired.
+    has_written: bool,
+    /// The first write of a lease was denied.
+    denied: Option<Arc<StoreError>>,
 
     scan: Option<Scan>,
     scan_backoff: Backoff,
@@ -180,8 +191,18 @@ pub(crate) struct Coordination {
 
 impl Coordination {
     pub(crate) fn new(config: CoordinationConfig) -> (Self, mpsc::Sender<Control>, CoordinationView) {
-        let CoordinationConfig { store, me, settings, stream, initial, clock, entropy, events, stop } =
-            config;
+        let CoordinationConfig {
+            store,
+            me,
+            settings,
+            stream,
+            initial,
+            clock,
+            entropy,
+            events,
+            trouble,
+            stop,
+        } = config;
         let (command_sender, commands) = mpsc::channel(1024);
         let (control_sender, controls) = mpsc::channel(16);
         let (held, held_view) = watch::channel(Arc::default());
@@ -211,6 +232,7 @@ impl Coordination {
             clock,
             entropy,
             events,
+            trouble,
             stop,
             keeper,
             table: BTreeMap::new(),
@@ -221,9 +243,11 @@ impl Coordination {
             ended_since: BTreeMap::new(),
             given_up_until: BTreeMap::new(),
             side_busy: BTreeSet::new(),
-            reported_unreadable: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
             reported_trimmed: BTreeSet::new(),
             taking: true,
+            has_written: false,
+            denied: None,
             scan: None,
             scan_backoff,
             next_scan: now,
@@ -253,22 +277,29 @@ impl Coordination {
     /// Prepares the store and lists the table, answers with what was found, and then runs until stopped.
     ///
     /// When it ends, no call to the store is under way, and every handle shows its lease as lost.
-    pub(crate) async fn run(mut self, started: oneshot::Sender<Result<StartView, StoreError>>) {
+    ///
+    /// # Errors
+    /// If the right to write leases turns out to be missing.
+    pub(crate) async fn run(
+        mut self,
+        started: oneshot::Sender<Result<StartView, StoreError>>,
+    ) -> Result<(), Arc<StoreError>> {
         let stop = self.stop.clone();
         let start = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
             start = self.start() => start,
         };
         let failed = start.is_err();
         if started.send(start).is_err() || failed {
-            return;
+            return Ok(());
         }
         self.next_scan = Instant::now() + self.scan_interval();
-        while !self.step(&stop).await {}
+        while self.denied.is_none() && !self.step(&stop).await {}
         self.keeper.abandon_all(&LossReason::Released);
         self.handle_outcomes(Instant::now());
         self.publish_held(Instant::now());
+        self.denied.map_or(Ok(()), Err)
     }
 
     async fn start(&mut self) -> Result<StartView, StoreError> {
@@ -279,6 +310,7 @@ impl Coordination {
                 Ok(prepared) => break prepared,
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "the lease store is not ready yet, trying again");
+                    self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -289,6 +321,7 @@ impl Coordination {
                 Ok(()) => break,
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "the lease table could not be listed, trying again");
+                    self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -477,6 +510,7 @@ impl Coordination {
             match outcome {
                 Outcome::Acquired { shard, reason } => {
                     info!(%shard, %reason, "lease acquired");
+                    self.has_written = true;
                     self.requests.remove(&shard);
                     self.free_since.remove(&shard);
                     self.events.send(Event::LeaseAcquired { shard, reason });
@@ -515,6 +549,11 @@ impl Coordination {
                     self.ended.send_modify(|count| *count += 1);
                 }
                 Outcome::WriteFailed { shard, failures, error } => {
+                    // A worker that may not write leases would look busy for ever and do nothing. One that has
+                    // written some goes on: rights and credentials that were taken away may come back.
+                    if error.kind() == StoreErrorKind::Denied && !self.has_written {
+                        self.denied.get_or_insert_with(|| Arc::clone(&error));
+                    }
                     if failures == 1 {
                         debug!(%shard, error = %Chain(&*error), "a lease write failed, repeating it");
                     } else {
@@ -604,13 +643,15 @@ impl Coordination {
 
     /// Takes a page of the listing; returns where the next one begins. After the last, the table is replaced.
     fn take_page(&mut self, page: LeasePage, now: Instant) -> Option<crate::lease::PageToken> {
-        for row in page.unreadable {
-            if self.reported_unreadable.insert(row.key.clone()) {
-                warn!(key = %row.key, reason = %row.reason, "a row of the lease table cannot be read; it is left alone");
-                self.events.send(Event::UnreadableLease { key: row.key, reason: row.reason });
-            }
-        }
         let scan = self.scan.get_or_insert_default();
+        for row in page.unreadable {
+            if self.unreadable.get(&row.key) != Some(&row.reason) {
+                warn!(key = %row.key, reason = %row.reason, "a row of the lease table cannot be read; it is left alone");
+                let (key, reason) = (row.key.clone(), row.reason.clone());
+                self.events.send(Event::UnreadableLease { key, reason });
+            }
+            scan.unreadable.insert(row.key, row.reason);
+        }
         for lease in page.leases {
             self.observer.observe(&lease, now);
             self.keeper.note_row(&lease);
@@ -619,7 +660,7 @@ impl Coordination {
         if page.next.is_some() {
             return page.next;
         }
-        let Scan { mut rows, written } = std::mem::take(scan);
+        let Scan { mut rows, unreadable, written } = std::mem::take(scan);
         self.scan = None;
         for (shard, row) in written {
             match row {
@@ -628,6 +669,7 @@ impl Coordination {
             };
         }
         self.table = rows;
+        self.unreadable = unreadable;
         self.listed_at = Some(now);
         self.notice_missing_rows(now);
         None
@@ -644,9 +686,9 @@ impl Coordination {
         for lease in table.values().filter(|lease| lease.is_ended()) {
             self.ended_since.entry(lease.shard.clone()).or_insert(now);
         }
-        let hole = table
-            .values()
-            .any(|lease| lease.is_ended() && lease.children.iter().any(|child| !table.contains_key(child)));
+        let is_there =
+            |shard: &ShardId| table.contains_key(shard) || self.unreadable.contains_key(shard.as_str());
+        let hole = table.values().any(|lease| lease.is_ended() && !lease.children.iter().all(is_there));
         if hole {
             self.want_listing();
         }
@@ -677,7 +719,12 @@ impl Coordination {
             leases.insert(lease.shard.clone(), lease.clone());
         }
         let leader = plan::is_leader(&self.me, leases.values());
-        self.view.send_replace(Arc::new(TableView { leases, leader, listed_at: self.listed_at }));
+        self.view.send_replace(Arc::new(TableView {
+            leases,
+            leader,
+            listed_at: self.listed_at,
+            unreadable: self.unreadable.clone(),
+        }));
     }
 
     // --- planning ----------------------------------------------------------------------------------------
@@ -793,7 +840,7 @@ impl Coordination {
             initial: self.initial,
             stream: &self.stream,
             start_timestamp: Some(self.clock.now()),
-            first_start: leases.is_empty(),
+            first_start: leases.is_empty() && self.unreadable.is_empty(),
         });
         let token = AttemptToken(self.entropy.uuid());
         let busy = self.keeper.busy();
@@ -801,6 +848,8 @@ impl Coordination {
             .create
             .into_iter()
             .filter(|planned| !busy.contains(&planned.lease.shard))
+            // Whoever repairs the row decides where its shard goes on.
+            .filter(|planned| !self.unreadable.contains_key(planned.lease.shard.as_str()))
             .map(|planned| {
                 info!(shard = %planned.lease.shard, checkpoint = %planned.lease.checkpoint, reason = %planned.reason,
                     "creating a lease");

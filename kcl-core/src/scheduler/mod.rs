@@ -7,6 +7,7 @@ mod lineage;
 mod report;
 mod run;
 mod supervisor;
+mod trouble;
 
 pub use builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
 pub use handle::SchedulerHandle;

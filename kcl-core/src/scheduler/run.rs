@@ -15,7 +15,8 @@ use super::coordination::{Control, Coordination, CoordinationConfig, Coordinatio
 use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
-use super::supervisor::Supervisor;
+use super::supervisor::{Pauses, Supervisor};
+use super::trouble::Trouble;
 use crate::checkpointer::CheckpointPolicy;
 use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
@@ -136,7 +137,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// If it cannot start within [`Settings::start_timeout`] (rights, region, stream or table missing, a table it
-    /// must not work on), or if an error policy asked to stop.
+    /// must not work on), if its first write of a lease is denied, or if an error policy asked to stop.
     ///
     /// # Cancel safety
     /// Dropping the future stops everything at once, as a crash would: leases run out by themselves.
@@ -171,12 +172,14 @@ impl Worker {
         let _stop_on_drop = stop.clone().drop_guard();
         let timeout = self.settings.start_timeout;
         let begun = Instant::now();
-        let start = Box::pin(tokio::time::timeout(timeout, self.start(&stop)));
+        let trouble = Trouble::default();
+        let start = Box::pin(tokio::time::timeout(timeout, self.start(&stop, &trouble)));
+        let mut pauses = Pauses::default();
         let mut pending = None;
         let started = tokio::select! {
             biased;
             () = &mut signal => None,
-            request = next_shutdown(&mut requests) => {
+            request = next_shutdown(&mut requests, &mut pauses) => {
                 pending = Some(request);
                 None
             }
@@ -198,24 +201,30 @@ impl Worker {
             }
             Some(Err(_)) => {
                 self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "could not start within {timeout:?}: stream {} or lease table {} does not answer; check \
-                         region, endpoint and network (the log has the failed calls)",
-                        self.source.name(),
-                        self.store
-                    ),
-                ));
+                let context = format!("could not start within {timeout:?}: ");
+                return Err(trouble.take().unwrap_or_else(|| self.silent_start()).within(&context));
             }
         };
-        self.supervise(started, requests, signal, stop).await
+        self.supervise(started, requests, pauses, signal, stop).await
     }
 
     // --- starting ----------------------------------------------------------------------------------------
 
-    async fn start(&self, stop: &CancellationToken) -> Result<Started, Error> {
-        let stream = self.retry("the stream is not there yet", || self.source.identity()).await?;
+    /// The error of a start in which no call was answered, not even by an error.
+    fn silent_start(&self) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "stream {} or lease table {} does not answer; check region, endpoint and network",
+                self.source.name(),
+                self.store
+            ),
+        )
+    }
+
+    async fn start(&self, stop: &CancellationToken, trouble: &Trouble) -> Result<Started, Error> {
+        let stream =
+            self.retry("the stream cannot be described yet", trouble, || self.source.identity()).await?;
         let (coordination, control, view) = Coordination::new(CoordinationConfig {
             store: Arc::clone(&self.store),
             me: self.id.clone(),
@@ -225,6 +234,7 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             entropy: self.entropy.fork(),
             events: self.events.clone(),
+            trouble: trouble.clone(),
             stop: stop.clone(),
         });
         let (start_answer, start_view) = oneshot::channel();
@@ -242,10 +252,11 @@ impl Worker {
             ));
         }
         let begun = Instant::now();
-        let shards =
-            Arc::new(self.retry("the shards cannot be listed yet", || self.source.list_shards()).await?);
-        self.check_table(&shards, &leases, &stream, &control).await?;
-        self.settle("leases cannot be created yet", &control, |answer| Control::Shards {
+        let shards = Arc::new(
+            self.retry("the shards cannot be listed yet", trouble, || self.source.list_shards()).await?,
+        );
+        self.check_table(&shards, &leases, &stream, &control, trouble).await?;
+        self.settle("leases cannot be created yet", &control, trouble, |answer| Control::Shards {
             shards: Arc::clone(&shards),
             answer: Some(answer),
         })
@@ -254,7 +265,12 @@ impl Worker {
     }
 
     /// Calls until it succeeds or fails for good; the caller bounds the time.
-    async fn retry<T, F>(&self, waiting: &str, mut call: impl FnMut() -> F) -> Result<T, SourceError>
+    async fn retry<T, F>(
+        &self,
+        waiting: &str,
+        trouble: &Trouble,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
     {
@@ -265,6 +281,7 @@ impl Worker {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "{waiting}, trying again");
+                    trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -277,6 +294,7 @@ impl Worker {
         &self,
         waiting: &str,
         control: &mpsc::Sender<Control>,
+        trouble: &Trouble,
         request: impl Fn(oneshot::Sender<Result<(), StoreError>>) -> Control,
     ) -> Result<(), Error> {
         let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
@@ -289,6 +307,7 @@ impl Worker {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "{waiting}, trying again");
+                    trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -305,9 +324,9 @@ impl Worker {
         let (ended_sender, ended) = oneshot::channel();
         let span = tracing::Span::current();
         let drive = async move {
-            coordination.run(started).instrument(span).await;
+            let outcome = coordination.run(started).instrument(span).await;
             // Whoever waited has gone if this fails.
-            let _ = ended_sender.send(());
+            let _ = ended_sender.send(outcome);
         };
         let task = match self.runtime {
             LeaseRuntime::Shared => {
@@ -340,6 +359,7 @@ impl Worker {
         leases: &BTreeMap<ShardId, Lease>,
         stream: &StreamIdentity,
         control: &mpsc::Sender<Control>,
+        trouble: &Trouble,
     ) -> Result<(), Error> {
         let refusals = plan::check_table(shards, leases, stream);
         if refusals.is_empty() {
@@ -356,7 +376,7 @@ impl Worker {
                 let leases: Vec<Lease> =
                     refusals.iter().filter_map(|refusal| leases.get(&refusal.shard).cloned()).collect();
                 warn!(leases = leases.len(), "deleting leases that do not belong to the stream, on request");
-                self.settle("leases cannot be deleted yet", control, |answer| Control::Delete {
+                self.settle("leases cannot be deleted yet", control, trouble, |answer| Control::Delete {
                     leases: leases.clone(),
                     answer,
                 })
@@ -371,11 +391,10 @@ impl Worker {
                 Err(Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "lease table {} does not fit stream {stream}:\n- {}\nChoose: another application name; \
-                         foreign_leases(ForeignLeases::Reset) to delete these leases and start over; or, where the \
-                         row says so, foreign_leases(ForeignLeases::Adopt) to work on them as they are",
+                        "lease table {} does not fit stream {stream}:\n- {}\nchoose {}",
                         self.store,
-                        lines.join("\n- ")
+                        lines.join("\n- "),
+                        plan::choices(&refusals)
                     ),
                 ))
             }
@@ -388,6 +407,7 @@ impl Worker {
         self,
         started: Started,
         mut requests: mpsc::Receiver<Request>,
+        pauses: Pauses,
         mut signal: BoxFuture<'_, ()>,
         stop: CancellationToken,
     ) -> Result<ShutdownReport, Error> {
@@ -417,7 +437,7 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
-        let mut supervisor = Supervisor::new(context);
+        let mut supervisor = Supervisor::new(context, pauses);
         self.view.send_modify(|shown| {
             shown.phase = SchedulerPhase::Running;
             shown.table = Some(view.table.clone());
@@ -455,11 +475,16 @@ impl Worker {
                     Request::Pause(shard) => supervisor.pause(shard),
                     Request::Resume(shard) => supervisor.resume(shard),
                 },
-                _ = &mut ended.ended => {
+                outcome = &mut ended.ended => {
                     // Without its lease side this worker can prove nothing; better gone than silent.
                     let _ = supervisor.finish();
                     self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
-                    return Err(Error::new(ErrorKind::Bug, "the lease side ended unexpectedly (its panic is in the log)"));
+                    return Err(match outcome {
+                        Ok(Err(error)) => error.into(),
+                        Ok(Ok(())) | Err(_) => {
+                            Error::new(ErrorKind::Bug, "the lease side ended unexpectedly (its panic is in the log)")
+                        }
+                    });
                 }
                 done = supervisor.next_done() => {
                     if let Some(error) = supervisor.take_done(done) {
@@ -514,9 +539,10 @@ impl Worker {
             let _ = answer.send(report.clone());
         }
         match shutdown.error {
-            Some(error) => {
-                Err(Error::new(ErrorKind::Processor, "a processor asked for the scheduler to stop")
-                    .with_source(error))
+            Some((shard, error)) => {
+                let message =
+                    format!("a callback of shard {shard} failed, and the error policy says to stop");
+                Err(Error::new(ErrorKind::Processor, message).with_source(error))
             }
             None => Ok(report),
         }
@@ -553,12 +579,15 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-async fn next_shutdown(requests: &mut mpsc::Receiver<Request>) -> oneshot::Sender<ShutdownReport> {
+async fn next_shutdown(
+    requests: &mut mpsc::Receiver<Request>,
+    pauses: &mut Pauses,
+) -> oneshot::Sender<ShutdownReport> {
     loop {
         match requests.recv().await {
             Some(Request::Shutdown { answer, .. }) => return answer,
-            // Before anything runs there is nothing to pause.
-            Some(Request::Pause(_) | Request::Resume(_)) => {}
+            Some(Request::Pause(shard)) => pauses.pause(shard),
+            Some(Request::Resume(shard)) => pauses.resume(shard),
             None => std::future::pending().await,
         }
     }
@@ -575,7 +604,7 @@ struct Started {
 
 /// The running lease side.
 struct LeaseSide {
-    ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<Result<(), Arc<StoreError>>>,
     /// Owns the task where it is one.
     _task: Option<tokio::task::JoinSet<()>>,
 }
@@ -585,7 +614,7 @@ struct Shutdown {
     begun: Instant,
     deadline: Instant,
     answers: Vec<oneshot::Sender<ShutdownReport>>,
-    error: Option<BoxError>,
+    error: Option<(ShardId, BoxError)>,
 }
 
 impl Shutdown {
