@@ -41,11 +41,13 @@ impl RecordProcessor for Blocker {
         checkpointer: &Checkpointer,
     ) -> Result<(), BoxError> {
         if !self.blocked.swap(true, Ordering::SeqCst) {
+            let until = Instant::now() + BLOCKED;
+            let block = move || thread::sleep(until.saturating_duration_since(Instant::now()));
             // More than there are threads: whichever is free takes the next.
             for _ in 0..THREADS * 2 {
-                Handle::current().spawn(async { thread::sleep(BLOCKED) });
+                Handle::current().spawn(async move { block() });
             }
-            thread::sleep(BLOCKED);
+            block();
         }
         self.records.fetch_add(batch.records().len() as u64, Ordering::SeqCst);
         checkpointer.checkpoint().await?;

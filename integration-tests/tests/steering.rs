@@ -90,9 +90,8 @@ async fn everything_paused_for_half_an_hour_with_a_peer_around_moves_nothing_and
     let mut fleet = Fleet::new(2, 4);
     fleet.start("alpha");
     fleet.start("beta");
-    fleet
-        .run_until(MINUTE, "two shards each", |fleet| fleet.owners().values().all(|count| *count == 2))
-        .await;
+    let each_has_two = |fleet: &Fleet| fleet.owners().into_values().eq([2, 2]);
+    fleet.run_until(MINUTE, "two shards each", each_has_two).await;
     fleet.put(&KEYS);
     fleet.run_until_delivered(SECOND * 5).await;
     let owners = fleet.leases();
@@ -182,7 +181,7 @@ async fn a_snapshot_shows_stages_leases_validity_and_the_housekeeper() {
     let ended: Vec<Event> =
         events.iter_mut().flat_map(drain).filter(|event| matches!(event, Event::ShardEnded { .. })).collect();
     assert!(
-        matches!(&ended[..], [Event::ShardEnded { shard, children }] if *shard == *FIRST && children.len() == 2)
+        matches!(&ended[..], [Event::ShardEnded { shard, children }] if shard.as_str() == FIRST && children.len() == 2)
     );
 }
 
@@ -302,17 +301,13 @@ async fn a_second_shutdown_with_a_shorter_deadline_shortens_the_first() {
 
 // --- error policies ------------------------------------------------------------------------------------------
 
-/// Puts until both shards have a record.
-fn put_on_both(fleet: &Fleet) {
-    fleet.put(&KEYS);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_stops_the_scheduler_makes_run_return_the_error() {
     let fleet = Fleet::new(9, 2);
-    put_on_both(&fleet);
-    let recorder =
-        Recorder::new().with(Rule::on(Callback::ProcessRecords, Action::Fail).shard(FIRST).after(2));
+    fleet.put(&KEYS);
+    let recorder = Recorder::new()
+        .with(Rule::on(Callback::ProcessRecords, Action::Fail).shard(FIRST).after(2))
+        .with(Rule::on(Callback::ShutdownRequested, Action::Checkpoint));
     let policy = |failure: &ProcessorFailure<'_>| match failure.failures {
         1 | 2 => OnError::RetryAfter(SECOND),
         _ => OnError::StopScheduler,
@@ -320,9 +315,9 @@ async fn a_policy_that_stops_the_scheduler_makes_run_return_the_error() {
     let builder = fleet.builder("alpha").0.processor(recorder.clone()).error_policy(policy);
     let (handle, task) = start(builder);
     sleep(SECOND * 2).await;
-    put_on_both(&fleet);
+    fleet.put(&KEYS);
     sleep(SECOND / 2).await;
-    put_on_both(&fleet);
+    fleet.put(&KEYS);
     let error = task.await.unwrap().unwrap_err();
     println!("{error}\n{error:?}");
     assert_eq!(error.kind(), ErrorKind::Processor);
@@ -347,7 +342,7 @@ async fn a_policy_that_releases_the_lease_leaves_the_shard_to_a_peer_at_the_chec
     let (handle, task) = start(fleet.builder("alpha").0.processor(recorder.clone()).error_policy(policy));
     let mut events = handle.events();
     fleet.run_until(MINUTE, "one shard each", |fleet| fleet.owners().len() == 2).await;
-    put_on_both(&fleet);
+    fleet.put(&KEYS);
     fleet.run_until_delivered(SECOND * 30).await;
     fleet.ledger.assert_complete();
     let events = drain(&mut events);
@@ -397,7 +392,7 @@ async fn a_policy_that_skips_passes_a_batch_only_once_its_dead_letter_is_taken()
     fleet.put(&KEYS);
     sleep(SECOND * 5).await;
     assert_eq!(recorder.acknowledged(FIRST).len(), 12);
-    // From the next batch on, the first three calls fail; skipping is refused four times.
+    // Six calls fail: one that is retried, four whose dead letters are refused, one whose dead letter is taken.
     recorder.add(Rule::on(Callback::ProcessRecords, Action::Fail).times(6));
     fleet.put(&KEYS);
     sleep(SECOND * 60).await;
