@@ -1,6 +1,7 @@
 //! What the integration tests share: a fleet of real schedulers over a model of Kinesis, in virtual time, and the
 //! judge of what it did.
 
+pub mod aws;
 pub mod fleet;
 pub mod ledger;
 pub mod log;

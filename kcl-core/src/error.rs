@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::lease::{StoreError, StoreErrorKind};
 use crate::source::{SourceError, SourceErrorKind};
@@ -30,8 +31,13 @@ pub enum ErrorKind {
     Bug,
 }
 
+const REACH: &str = "check region, endpoint and network, then start again";
+const REPORT: &str = "this should not happen: report it";
+
 /// Why a scheduler could not start or had to stop.
-#[derive(Debug)]
+///
+/// Displayed, it names the call, the resource, what went wrong and the remedy. `Debug`, which a `main` that
+/// returns it prints, adds the causes.
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -48,10 +54,22 @@ impl Error {
         self
     }
 
+    /// The same error, with what came of it in front.
+    pub(crate) fn within(mut self, context: &str) -> Self {
+        self.message.insert_str(0, context);
+        self
+    }
+
     /// What the error is about.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, Chain(self))
     }
 }
 
@@ -69,49 +87,66 @@ impl StdError for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
+        let Self { kind, message, .. } = Self::of_store(&error);
+        Self { kind, message, source: error.into_source() }
+    }
+}
+
+impl From<Arc<StoreError>> for Error {
+    fn from(error: Arc<StoreError>) -> Self {
+        Arc::try_unwrap(error).map_or_else(|shared| Self::of_store(&shared), Self::from)
+    }
+}
+
+impl Error {
+    fn of_store(error: &StoreError) -> Self {
         let (kind, remedy) = match error.kind() {
             StoreErrorKind::Throttled => {
                 (ErrorKind::Unavailable, "raise the table's capacity or switch it to on-demand")
             }
-            StoreErrorKind::Unavailable => {
-                (ErrorKind::Unavailable, "check region, endpoint and network, then start again")
-            }
-            StoreErrorKind::Denied => {
-                (ErrorKind::Denied, "check the credentials, the region, and that they may make this call")
-            }
+            StoreErrorKind::Unavailable => (ErrorKind::Unavailable, REACH),
+            StoreErrorKind::Denied => (ErrorKind::Denied, "check credentials, region and rights"),
             StoreErrorKind::TableMissing => {
-                (ErrorKind::Missing, "create the table, or let the store create it")
+                (ErrorKind::Missing, "create the table or let the store create it, and check the region")
             }
             StoreErrorKind::TableForeign => {
-                (ErrorKind::Refused, "use another application or table name: this is not a lease table")
+                (ErrorKind::Refused, "use another application name, or another name for the lease table")
             }
-            StoreErrorKind::Invalid => (ErrorKind::Bug, "report this with the cause below"),
+            StoreErrorKind::Misconfigured => (ErrorKind::Config, "correct the lease store's settings"),
+            StoreErrorKind::Invalid => (ErrorKind::Bug, REPORT),
         };
-        Self::new(kind, format!("{} on {} failed: {remedy}", error.operation(), error.resource()))
-            .with_source(error)
+        let message = format!(
+            "{} on lease table {} failed: {}; {remedy}",
+            error.operation(),
+            error.resource(),
+            error.message()
+        );
+        Self::new(kind, message)
     }
 }
 
 impl From<SourceError> for Error {
     fn from(error: SourceError) -> Self {
         let (kind, remedy) = match error.kind() {
-            SourceErrorKind::Throttled | SourceErrorKind::Unavailable => {
-                (ErrorKind::Unavailable, "check region, endpoint and network, then start again")
-            }
-            SourceErrorKind::Denied => {
-                (ErrorKind::Denied, "check the credentials, the region, and that they may make this call")
-            }
+            SourceErrorKind::Throttled => (
+                ErrorKind::Unavailable,
+                "too many programs of this account make this call: wait, or make them fewer",
+            ),
+            SourceErrorKind::Unavailable => (ErrorKind::Unavailable, REACH),
+            SourceErrorKind::Denied => (ErrorKind::Denied, "check credentials, region and rights"),
             SourceErrorKind::StreamMissing | SourceErrorKind::ShardMissing => {
                 (ErrorKind::Missing, "check the stream's name or ARN, the account and the region")
             }
+            SourceErrorKind::Misconfigured => (ErrorKind::Config, "correct the stream's name or ARN"),
             SourceErrorKind::PositionUnknown => (
                 ErrorKind::Refused,
                 "the lease table belongs to another stream, or the stream was re-created",
             ),
-            SourceErrorKind::Invalid => (ErrorKind::Bug, "report this with the cause below"),
+            SourceErrorKind::Invalid => (ErrorKind::Bug, REPORT),
         };
-        Self::new(kind, format!("{} on {} failed: {remedy}", error.operation(), error.resource()))
-            .with_source(error)
+        let message =
+            format!("{} on {} failed: {}; {remedy}", error.operation(), error.resource(), error.message());
+        Self { kind, message, source: error.into_source() }
     }
 }
 

@@ -189,7 +189,7 @@ async fn a_name_that_is_none_is_refused_without_a_call() {
         source.list_shards().await.unwrap_err(),
         source.open(&SHARD.into(), StartFrom::Latest).await.unwrap_err(),
     ] {
-        assert_eq!(error.kind(), SourceErrorKind::Invalid);
+        assert_eq!(error.kind(), SourceErrorKind::Misconfigured);
         assert!(error.to_string().contains("a part of a stream"), "{error}");
     }
     assert!(world.faults.all_calls().is_empty());

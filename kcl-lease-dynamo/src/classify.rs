@@ -64,7 +64,7 @@ impl Call<'_> {
                 let refused = find::<io::Error>(error)
                     .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
                 if refused {
-                    unavailable("the connection was refused; check the endpoint and the network", false)
+                    unavailable("the connection was refused", false)
                 } else {
                     unavailable("the connection failed before the answer", true)
                 }

@@ -195,10 +195,12 @@ impl LeaseStore for DynamoLeaseStore {
     /// A table that is being created is waited for, up to two minutes.
     ///
     /// # Errors
+    /// [`StoreErrorKind::Misconfigured`] for a name no table can have and for settings the service refuses,
     /// [`StoreErrorKind::TableMissing`] in [`TableMode::MustExist`], [`StoreErrorKind::TableForeign`] if the
     /// table's key is not `leaseKey` (a string) alone, [`StoreErrorKind::Denied`] also if the place where a
     /// Java leader would be must not be read.
     ///
+    /// [`StoreErrorKind::Misconfigured`]: kcl_core::lease::StoreErrorKind::Misconfigured
     /// [`StoreErrorKind::TableMissing`]: kcl_core::lease::StoreErrorKind::TableMissing
     /// [`StoreErrorKind::TableForeign`]: kcl_core::lease::StoreErrorKind::TableForeign
     /// [`StoreErrorKind::Denied`]: kcl_core::lease::StoreErrorKind::Denied

@@ -34,7 +34,12 @@ impl DynamoLeaseStore {
             return Ok(());
         }
         let message = "not a table name: 3 to 255 of a-z, A-Z, 0-9, '_', '-' and '.' are allowed";
-        Err(self.call("prepare", &self.table).invalid(message))
+        Err(StoreError::new(
+            StoreErrorKind::Misconfigured,
+            "DescribeTable",
+            format!("{:?}", self.table),
+            message,
+        ))
     }
 
     /// Returns whether this call created the table.
@@ -131,6 +136,7 @@ impl DynamoLeaseStore {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(CreateTableError::ResourceInUseException(_)) => Ok(false),
+                _ if is_validation(&error) => Err(misconfigured(&call, error)),
                 _ => Err(call.failed(error)),
             },
         }
@@ -204,6 +210,16 @@ pub(crate) fn foreign(call: &Call<'_>, why: &str) -> StoreError {
         call.table,
         format!("not a lease table, whose key is the string {} alone: {why}", name::KEY),
     )
+}
+
+/// The service found fault with a request that holds nothing but the store's settings.
+fn misconfigured<E>(call: &Call<'_>, error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let said = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or("no reason given");
+    let message = format!("the service refuses these table settings: {said}");
+    StoreError::new(StoreErrorKind::Misconfigured, call.operation, call.table, message).with_source(error)
 }
 
 /// Whether the service found fault with the request itself; DynamoDB's calls do not model this error.

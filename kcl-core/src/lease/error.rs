@@ -16,6 +16,8 @@ pub enum StoreErrorKind {
     TableMissing,
     /// The table exists but is not a lease table (wrong key schema).
     TableForeign,
+    /// The store's settings cannot be right: a name no table can have, settings of the table that are refused.
+    Misconfigured,
     /// The request was refused as invalid, or the answer could not be understood.
     Invalid,
 }
@@ -86,6 +88,15 @@ impl StoreError {
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
+    }
+
+    /// What went wrong, without call and resource.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(crate) fn into_source(self) -> Option<BoxError> {
+        self.source
     }
 
     /// Whether the write may have been applied, or may still be: repeat it until it is answered, or fence it.

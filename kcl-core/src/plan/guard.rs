@@ -8,7 +8,7 @@ use super::lineage::ShardGraph;
 use crate::lease::Lease;
 use crate::model::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId, StreamIdentity};
 
-/// A row that must not be worked on with this stream. Its text names the row, the values and the choices.
+/// A row that must not be worked on with this stream. Its text names the row and the values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The row.
@@ -75,6 +75,18 @@ impl Refusal {
     }
 }
 
+/// What to choose from when these rows were refused, in words.
+#[must_use]
+pub fn choices(refusals: &[Refusal]) -> &'static str {
+    if refusals.iter().all(Refusal::yields_to_adopt) {
+        "ForeignLeases::Reset to delete these leases and start over, ForeignLeases::Adopt to go on from their \
+         checkpoints with this stream, or another application name"
+    } else {
+        "ForeignLeases::Reset to delete these leases and start over, another application name, or correct the \
+         checkpoint in the row: to a position of the shard or to TRIM_HORIZON"
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shard = &self.shard;
@@ -115,13 +127,7 @@ impl fmt::Display for Refusal {
                 "the lease says that the shard has ended, but it is open and has no children: shard={shard}"
             )?,
         }
-        f.write_str(if self.yields_to_adopt() {
-            "; choose `reset` to delete the leases and start over, or `adopt` to go on from these checkpoints \
-             with this stream, or give this stream an application name of its own"
-        } else {
-            "; choose `reset` to delete the leases and start over, or correct the row's checkpoint to a \
-             position of the shard or to TRIM_HORIZON"
-        })
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ mod world;
 
 pub use balance::{Action, BalanceInput, BalanceLimits, BalanceReason, Decision, LeaseView, plan_balance};
 pub use cleanup::{CleanupInput, CleanupPlan, DeleteReason, Deletion, TrimmedLease, leases_to_delete};
-pub use guard::{Refusal, RefusalReason, check_table};
+pub use guard::{Refusal, RefusalReason, check_table, choices};
 pub use leader::{elect_leader, is_leader};
 pub use lineage::{Lineage, ParentsDone, ShardGraph, WaitReason, WaitingParent, parents_done};
 pub use sync::{CreateReason, PlannedLease, SyncInput, SyncPlan, SyncProblem, child_leases, plan_sync};

@@ -53,12 +53,15 @@ impl SchedulerHandle {
     }
 
     /// Stops deliveries, of one shard or of all, and keeps the leases. Reading ahead goes on within its budget.
+    ///
+    /// Holds also for shards whose leases this worker gets later, and if it comes before `run()`. A callback that
+    /// runs already ends as it would have.
     pub async fn pause(&self, shard: Option<ShardId>) {
         // A scheduler that has ended delivers nothing anyway.
         let _ = self.requests.send(Request::Pause(shard)).await;
     }
 
-    /// Ends a pause, of one shard or of all.
+    /// Ends a pause: of all shards with `None`; with a shard its own, not one of all.
     pub async fn resume(&self, shard: Option<ShardId>) {
         // A scheduler that has ended stays ended.
         let _ = self.requests.send(Request::Resume(shard)).await;
@@ -73,7 +76,11 @@ impl SchedulerHandle {
     /// What the scheduler shows right now. Cheap; calls nothing.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let view = self.view.borrow().clone();
+        let mut view = self.view.borrow().clone();
+        if self.view.has_changed().is_err() {
+            // Whoever ran the scheduler dropped it.
+            (view.phase, view.running) = (SchedulerPhase::Stopped, Running::default());
+        }
         let table = view.table.as_ref().map(|table| Arc::clone(&table.borrow())).unwrap_or_default();
         let mut snapshot = Snapshot::of_table(self.worker.clone(), view.phase, &table);
         let now = Instant::now();

@@ -8,6 +8,7 @@ mod report;
 mod run;
 mod start;
 mod supervisor;
+mod trouble;
 
 pub use builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
 pub use handle::SchedulerHandle;

@@ -10,6 +10,9 @@ use crate::consumer::{ShardReport, Stage};
 use crate::lease::{Lease, LossReason, Phase, Standing};
 use crate::model::{ShardId, WorkerId};
 
+/// How many failed reads in a row are no passing trouble. Throttles come alone or in pairs where others read too.
+const READ_FAILURES: u32 = 3;
+
 /// What a scheduler shows of itself and of the fleet, at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -24,6 +27,8 @@ pub struct Snapshot {
     pub leases: BTreeMap<ShardId, Lease>,
     /// How long ago the table was last listed to its end; none before the first time.
     pub listed_ago: Option<Duration>,
+    /// The rows of the lease table that cannot be read, by key, and what is wrong with each. They are left alone.
+    pub unreadable: BTreeMap<String, String>,
     /// Whether this worker keeps house: compares the stream's shards with the leases (KCL 2.x rule).
     pub housekeeper: bool,
 }
@@ -52,6 +57,7 @@ impl Snapshot {
             shards: BTreeMap::new(),
             leases: table.leases.clone(),
             listed_ago: table.listed_at.map(|at| at.elapsed()),
+            unreadable: table.unreadable.clone(),
             housekeeper: table.leader,
         }
     }
@@ -103,7 +109,8 @@ pub enum Health {
     Starting,
     /// Every held shard is processed or waits for good reason.
     Ready,
-    /// Running, but these shards fail, are fenced, or the lease table cannot be listed.
+    /// Running, but these shards fail or are fenced, or the lease table or a row of it cannot be read. A failed
+    /// read of the stream counts from the third in a row.
     Degraded(Vec<String>),
     /// Stopping or stopped.
     Dead,
@@ -120,10 +127,14 @@ impl Health {
         if snapshot.listed_ago.is_none_or(|ago| ago > lease_duration.max(scan_interval) * 3) {
             problems.push("the lease table cannot be listed".to_owned());
         }
+        for (key, reason) in &snapshot.unreadable {
+            problems.push(format!("the row {key} of the lease table cannot be read: {reason}"));
+        }
         for (shard, state) in &snapshot.shards {
             match state.report.stage {
                 Stage::Fenced => problems.push(format!("{shard}: the lease cannot be renewed")),
-                Stage::Retrying => {
+                Stage::Fetching if state.report.failures < READ_FAILURES => {}
+                _ if state.report.failures > 0 => {
                     let error = state.report.last_error.as_deref().unwrap_or("unknown error");
                     problems.push(format!("{shard}: failed {} times: {error}", state.report.failures));
                 }

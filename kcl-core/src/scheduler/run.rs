@@ -15,14 +15,15 @@ use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
 use super::start::Started;
-use super::supervisor::Supervisor;
+use super::supervisor::{Pauses, Supervisor};
+use super::trouble::Trouble;
 use crate::checkpointer::CheckpointPolicy;
 use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
 use crate::lease::LeaseStore;
-use crate::model::{InitialPosition, WorkerId};
+use crate::model::{InitialPosition, ShardId, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
 use crate::source::StreamSource;
@@ -134,7 +135,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// If it cannot start within [`Settings::start_timeout`] (rights, region, stream or table missing, a table it
-    /// must not work on), or if an error policy asked to stop.
+    /// must not work on), if its first write of a lease is denied, or if an error policy asked to stop.
     ///
     /// # Cancel safety
     /// Dropping the future stops everything at once, as a crash would: leases run out by themselves.
@@ -169,12 +170,14 @@ impl Worker {
         let _stop_on_drop = stop.clone().drop_guard();
         let timeout = self.settings.start_timeout;
         let begun = Instant::now();
-        let start = Box::pin(tokio::time::timeout(timeout, self.start(&stop)));
+        let trouble = Trouble::default();
+        let start = Box::pin(tokio::time::timeout(timeout, self.start(&stop, &trouble)));
+        let mut pauses = Pauses::default();
         let mut pending = None;
         let started = tokio::select! {
             biased;
             () = &mut signal => None,
-            request = next_shutdown(&mut requests) => {
+            request = next_shutdown(&mut requests, &mut pauses) => {
                 pending = Some(request);
                 None
             }
@@ -196,24 +199,18 @@ impl Worker {
             }
             Some(Err(_)) => {
                 self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "could not start within {timeout:?}: stream {} or lease table {} does not answer; check \
-                         region, endpoint and network (the log has the failed calls)",
-                        self.source.name(),
-                        self.store
-                    ),
-                ));
+                let context = format!("could not start within {timeout:?}: ");
+                return Err(trouble.take().unwrap_or_else(|| self.silent_start()).within(&context));
             }
         };
-        self.supervise(started, requests, signal, stop).await
+        self.supervise(started, requests, pauses, signal, stop).await
     }
 
     async fn supervise(
         self,
         started: Started,
         mut requests: mpsc::Receiver<Request>,
+        pauses: Pauses,
         mut signal: BoxFuture<'_, ()>,
         stop: CancellationToken,
     ) -> Result<ShutdownReport, Error> {
@@ -243,7 +240,7 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
-        let mut supervisor = Supervisor::new(context);
+        let mut supervisor = Supervisor::new(context, pauses);
         self.view.send_modify(|shown| {
             shown.phase = SchedulerPhase::Running;
             shown.table = Some(view.table.clone());
@@ -281,11 +278,16 @@ impl Worker {
                     Request::Pause(shard) => supervisor.pause(shard),
                     Request::Resume(shard) => supervisor.resume(shard),
                 },
-                _ = &mut ended.ended => {
+                outcome = &mut ended.ended => {
                     // Without its lease side this worker can prove nothing; better gone than silent.
                     let _ = supervisor.finish();
                     self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
-                    return Err(Error::new(ErrorKind::Bug, "the lease side ended unexpectedly (its panic is in the log)"));
+                    return Err(match outcome {
+                        Ok(Err(error)) => error.into(),
+                        Ok(Ok(())) | Err(_) => {
+                            Error::new(ErrorKind::Bug, "the lease side ended unexpectedly (its panic is in the log)")
+                        }
+                    });
                 }
                 done = supervisor.next_done() => {
                     if let Some(error) = supervisor.take_done(done) {
@@ -340,9 +342,10 @@ impl Worker {
             let _ = answer.send(report.clone());
         }
         match shutdown.error {
-            Some(error) => {
-                Err(Error::new(ErrorKind::Processor, "a processor asked for the scheduler to stop")
-                    .with_source(error))
+            Some((shard, error)) => {
+                let message =
+                    format!("a callback of shard {shard} failed, and the error policy says to stop");
+                Err(Error::new(ErrorKind::Processor, message).with_source(error))
             }
             None => Ok(report),
         }
@@ -379,12 +382,15 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-async fn next_shutdown(requests: &mut mpsc::Receiver<Request>) -> oneshot::Sender<ShutdownReport> {
+async fn next_shutdown(
+    requests: &mut mpsc::Receiver<Request>,
+    pauses: &mut Pauses,
+) -> oneshot::Sender<ShutdownReport> {
     loop {
         match requests.recv().await {
             Some(Request::Shutdown { answer, .. }) => return answer,
-            // Before anything runs there is nothing to pause.
-            Some(Request::Pause(_) | Request::Resume(_)) => {}
+            Some(Request::Pause(shard)) => pauses.pause(shard),
+            Some(Request::Resume(shard)) => pauses.resume(shard),
             None => std::future::pending().await,
         }
     }
@@ -395,7 +401,7 @@ struct Shutdown {
     begun: Instant,
     deadline: Instant,
     answers: Vec<oneshot::Sender<ShutdownReport>>,
-    error: Option<BoxError>,
+    error: Option<(ShardId, BoxError)>,
 }
 
 impl Shutdown {

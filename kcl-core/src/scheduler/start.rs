@@ -14,6 +14,7 @@ use super::builder::{ForeignLeases, LeaseRuntime};
 use super::coordination::{Control, Coordination, CoordinationConfig, CoordinationView, StartView};
 use super::lineage::Listing;
 use super::run::Worker;
+use super::trouble::Trouble;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::lease::{Lease, StoreError};
 use crate::model::{Shard, ShardId, StreamIdentity};
@@ -32,14 +33,27 @@ pub(super) struct Started {
 
 /// The running lease side.
 pub(super) struct LeaseSide {
-    pub(super) ended: oneshot::Receiver<()>,
+    pub(super) ended: oneshot::Receiver<Result<(), Arc<StoreError>>>,
     /// Owns the task where it is one.
     _task: Option<tokio::task::JoinSet<()>>,
 }
 
 impl Worker {
-    pub(super) async fn start(&self, stop: &CancellationToken) -> Result<Started, Error> {
-        let stream = self.retry("the stream is not there yet", || self.source.identity()).await?;
+    /// The error of a start in which no call was answered, not even by an error.
+    pub(super) fn silent_start(&self) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "stream {} or lease table {} does not answer; check region, endpoint and network",
+                self.source.name(),
+                self.store
+            ),
+        )
+    }
+
+    pub(super) async fn start(&self, stop: &CancellationToken, trouble: &Trouble) -> Result<Started, Error> {
+        let stream =
+            self.retry("the stream cannot be described yet", trouble, || self.source.identity()).await?;
         let (coordination, control, view) = Coordination::new(CoordinationConfig {
             store: Arc::clone(&self.store),
             me: self.id.clone(),
@@ -49,6 +63,7 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             entropy: self.entropy.fork(),
             events: self.events.clone(),
+            trouble: trouble.clone(),
             stop: stop.clone(),
         });
         let (start_answer, start_view) = oneshot::channel();
@@ -66,10 +81,11 @@ impl Worker {
             ));
         }
         let begun = Instant::now();
-        let shards =
-            Arc::new(self.retry("the shards cannot be listed yet", || self.source.list_shards()).await?);
-        self.check_table(&shards, &leases, &stream, &control).await?;
-        self.settle("leases cannot be created yet", &control, |answer| Control::Shards {
+        let shards = Arc::new(
+            self.retry("the shards cannot be listed yet", trouble, || self.source.list_shards()).await?,
+        );
+        self.check_table(&shards, &leases, &stream, &control, trouble).await?;
+        self.settle("leases cannot be created yet", &control, trouble, |answer| Control::Shards {
             shards: Arc::clone(&shards),
             answer: Some(answer),
         })
@@ -78,7 +94,12 @@ impl Worker {
     }
 
     /// Calls until it succeeds or fails for good; the caller bounds the time.
-    async fn retry<T, F>(&self, waiting: &str, mut call: impl FnMut() -> F) -> Result<T, SourceError>
+    async fn retry<T, F>(
+        &self,
+        waiting: &str,
+        trouble: &Trouble,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
     {
@@ -89,6 +110,7 @@ impl Worker {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "{waiting}, trying again");
+                    trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -101,6 +123,7 @@ impl Worker {
         &self,
         waiting: &str,
         control: &mpsc::Sender<Control>,
+        trouble: &Trouble,
         request: impl Fn(oneshot::Sender<Result<(), StoreError>>) -> Control,
     ) -> Result<(), Error> {
         let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
@@ -113,6 +136,7 @@ impl Worker {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "{waiting}, trying again");
+                    trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -129,9 +153,9 @@ impl Worker {
         let (ended_sender, ended) = oneshot::channel();
         let span = tracing::Span::current();
         let drive = async move {
-            coordination.run(started).instrument(span).await;
+            let outcome = coordination.run(started).instrument(span).await;
             // Whoever waited has gone if this fails.
-            let _ = ended_sender.send(());
+            let _ = ended_sender.send(outcome);
         };
         let task = match self.runtime {
             LeaseRuntime::Shared => {
@@ -164,6 +188,7 @@ impl Worker {
         leases: &BTreeMap<ShardId, Lease>,
         stream: &StreamIdentity,
         control: &mpsc::Sender<Control>,
+        trouble: &Trouble,
     ) -> Result<(), Error> {
         let refusals = plan::check_table(shards, leases, stream);
         if refusals.is_empty() {
@@ -180,7 +205,7 @@ impl Worker {
                 let leases: Vec<Lease> =
                     refusals.iter().filter_map(|refusal| leases.get(&refusal.shard).cloned()).collect();
                 warn!(leases = leases.len(), "deleting leases that do not belong to the stream, on request");
-                self.settle("leases cannot be deleted yet", control, |answer| Control::Delete {
+                self.settle("leases cannot be deleted yet", control, trouble, |answer| Control::Delete {
                     leases: leases.clone(),
                     answer,
                 })
@@ -195,11 +220,10 @@ impl Worker {
                 Err(Error::new(
                     ErrorKind::Refused,
                     format!(
-                        "lease table {} does not fit stream {stream}:\n- {}\nChoose: another application name; \
-                         foreign_leases(ForeignLeases::Reset) to delete these leases and start over; or, where the \
-                         row says so, foreign_leases(ForeignLeases::Adopt) to work on them as they are",
+                        "lease table {} does not fit stream {stream}:\n- {}\nchoose {}",
                         self.store,
-                        lines.join("\n- ")
+                        lines.join("\n- "),
+                        plan::choices(&refusals)
                     ),
                 ))
             }

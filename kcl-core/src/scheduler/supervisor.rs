@@ -30,25 +30,54 @@ struct Consumer {
     report: watch::Receiver<ShardReport>,
 }
 
+/// What is paused on request.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    all: bool,
+    shards: BTreeSet<ShardId>,
+}
+
+impl Pauses {
+    pub(super) fn pause(&mut self, shard: Option<ShardId>) {
+        match shard {
+            Some(shard) => {
+                self.shards.insert(shard);
+            }
+            None => self.all = true,
+        }
+    }
+
+    pub(super) fn resume(&mut self, shard: Option<ShardId>) {
+        match shard {
+            Some(shard) => {
+                self.shards.remove(&shard);
+            }
+            None => *self = Self::default(),
+        }
+    }
+
+    fn holds(&self, shard: &ShardId) -> bool {
+        self.all || self.shards.contains(shard)
+    }
+}
+
 /// The consumers of a scheduler.
 pub(super) struct Supervisor {
     context: Arc<ConsumerContext>,
     consumers: BTreeMap<ShardId, Consumer>,
     tasks: JoinSet<Done>,
-    paused_all: bool,
-    paused: BTreeSet<ShardId>,
+    pauses: Pauses,
     draining: bool,
     outcomes: BTreeMap<ShardId, ShardOutcome>,
 }
 
 impl Supervisor {
-    pub(super) fn new(context: Arc<ConsumerContext>) -> Self {
+    pub(super) fn new(context: Arc<ConsumerContext>, pauses: Pauses) -> Self {
         Self {
             context,
             consumers: BTreeMap::new(),
             tasks: JoinSet::new(),
-            paused_all: false,
-            paused: BTreeSet::new(),
+            pauses,
             draining: false,
             outcomes: BTreeMap::new(),
         }
@@ -93,7 +122,7 @@ impl Supervisor {
     fn order_for(&self, shard: &ShardId) -> Order {
         if self.draining {
             Order::Drain
-        } else if self.paused_all || self.paused.contains(shard) {
+        } else if self.pauses.holds(shard) {
             Order::Pause
         } else {
             Order::Run
@@ -112,25 +141,12 @@ impl Supervisor {
     }
 
     pub(super) fn pause(&mut self, shard: Option<ShardId>) {
-        match shard {
-            Some(shard) => {
-                self.paused.insert(shard);
-            }
-            None => self.paused_all = true,
-        }
+        self.pauses.pause(shard);
         self.give_orders();
     }
 
     pub(super) fn resume(&mut self, shard: Option<ShardId>) {
-        match shard {
-            Some(shard) => {
-                self.paused.remove(&shard);
-            }
-            None => {
-                self.paused_all = false;
-                self.paused.clear();
-            }
-        }
+        self.pauses.resume(shard);
         self.give_orders();
     }
 
@@ -156,8 +172,9 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of a consumer that ended; returns the error if its processor asked for the scheduler to stop.
-    pub(super) fn take_done(&mut self, done: Done) -> Option<BoxError> {
+    /// Takes note of a consumer that ended; returns the shard and its error if the error policy says to
+    /// stop the scheduler.
+    pub(super) fn take_done(&mut self, done: Done) -> Option<(ShardId, BoxError)> {
         let Done { shard, incarnation, exit } = done;
         let known = self.consumers.get(&shard).is_some_and(|c| c.handle.incarnation() == incarnation);
         if known {
@@ -169,8 +186,8 @@ impl Supervisor {
             Ok(Exit::Released { clean: true }) => ShardOutcome::Released,
             Ok(Exit::Released { clean: false }) => ShardOutcome::ReleasedUncleanly,
             Ok(Exit::StopScheduler(error)) => {
-                self.outcomes.insert(shard, ShardOutcome::ReleasedUncleanly);
-                return Some(error);
+                self.outcomes.insert(shard.clone(), ShardOutcome::ReleasedUncleanly);
+                return Some((shard, error));
             }
             Err(panic) => {
                 warn!(%shard, %panic, "a consumer panicked; it is started again from the stored checkpoint");

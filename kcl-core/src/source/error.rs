@@ -14,6 +14,8 @@ pub enum SourceErrorKind {
     StreamMissing,
     /// The stream exists, the shard does not (any more).
     ShardMissing,
+    /// The source's settings cannot be right: a name no stream can have.
+    Misconfigured,
     /// The shard does not know the position it was asked for.
     PositionUnknown,
     /// The request was refused as invalid, or the answer could not be understood.
@@ -66,6 +68,24 @@ impl SourceError {
     #[must_use]
     pub fn resource(&self) -> &str {
         &self.resource
+    }
+
+    /// What went wrong, without call and resource.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Lays a refusal of the request at the door of the settings.
+    #[cfg(feature = "kinesis")]
+    pub(crate) fn or_misconfigured(mut self) -> Self {
+        if self.kind == SourceErrorKind::Invalid {
+            self.kind = SourceErrorKind::Misconfigured;
+        }
+        self
+    }
+
+    pub(crate) fn into_source(self) -> Option<BoxError> {
+        self.source
     }
 
     /// Whether the same call can succeed later without anybody doing anything.

@@ -162,7 +162,7 @@ async fn an_impossible_name_is_refused_before_any_call() {
     let local = Local::start();
     for name in ["", "ab", "no spaces", "umläut", &"x".repeat(256)] {
         let error = DynamoLeaseStore::new(local.client(), name).prepare().await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::Invalid, "{name}");
+        assert_eq!(error.kind(), StoreErrorKind::Misconfigured, "{name}");
     }
     assert!(local.faults.all_calls().is_empty());
     assert_eq!(local.store().to_string(), TABLE);

@@ -498,7 +498,7 @@ impl Observer {
         };
         self.note("merge what is not adjacent", merge("shardId-000000000002", SECOND).await, ok);
         self.note("merge a shard with itself", merge(SECOND, SECOND).await, ok);
-        self.note("merge with a closed shard", merge(SECOND, FIRST).await, ok);
+        self.note("merge with a closed shard", merge(FIRST, SECOND).await, ok);
         self.note("merge", merge("shardId-000000000003", SECOND).await, ok);
         self.settle(STREAM).await;
         for shard in [FIRST, SECOND] {

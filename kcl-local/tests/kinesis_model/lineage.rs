@@ -18,7 +18,7 @@ enum Step {
     /// Splits the open shard of this index (modulo their number) at this part of its range.
     Split(u8, u8),
     /// Merges this open shard with its right neighbour.
-    Merge(u8, bool),
+    Merge(u8),
     Scale(u8),
     Put(u8),
     Advance(u16),
@@ -27,7 +27,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (any::<u8>(), 1..255_u8).prop_map(|(shard, at)| Step::Split(shard, at)),
-        3 => (any::<u8>(), any::<bool>()).prop_map(|(shard, swap)| Step::Merge(shard, swap)),
+        3 => any::<u8>().prop_map(Step::Merge),
         1 => (1..12_u8).prop_map(Step::Scale),
         4 => any::<u8>().prop_map(Step::Put),
         2 => prop_oneof![Just(0), 1..1_500_u16].prop_map(Step::Advance),
@@ -50,10 +50,9 @@ fn take(world: &World, step: &Step, put: &mut Vec<SequenceNumber>) {
             // A range may have become too small to be split.
             let _ = world.split_shard(STREAM, &shard.shard_id, at);
         }
-        Step::Merge(shard, swap) => {
+        Step::Merge(shard) => {
             let Some([left, right]) = open.windows(2).nth(usize::from(shard) % open.len()) else { return };
-            let (first, second) = if swap { (right, left) } else { (left, right) };
-            world.merge_shards(STREAM, &first.shard_id, &second.shard_id).expect("neighbours can be merged");
+            world.merge_shards(STREAM, &left.shard_id, &right.shard_id).expect("neighbours can be merged");
         }
         Step::Scale(target) => {
             let within = open.len().div_ceil(2)..=open.len() * 2;

@@ -226,7 +226,7 @@ fn the_last_page_of_a_closed_shard_names_the_children_and_no_iterator() {
 fn an_empty_closed_shard_ends_with_its_first_answer_whatever_the_iterator() {
     let world = World::with_shards(2);
     let before = world.iterator(1, IteratorStart::Latest);
-    world.merge(1, 0);
+    world.merge(0, 1);
     let ending = world.describe(1).ending_sequence_number.unwrap();
     for iterator in [
         before,
@@ -239,7 +239,7 @@ fn an_empty_closed_shard_ends_with_its_first_answer_whatever_the_iterator() {
         let page = world.read(&iterator);
         assert!(page.records.is_empty() && page.next_iterator.is_none());
         assert_eq!(page.child_shards.len(), 1);
-        assert_eq!(page.child_shards[0].parent_shards, [id(1).as_str().into(), id(0).as_str().into()]);
+        assert_eq!(page.child_shards[0].parent_shards, [id(0).as_str().into(), id(1).as_str().into()]);
     }
 }
 

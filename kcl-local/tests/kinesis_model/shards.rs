@@ -160,10 +160,10 @@ fn a_split_divides_the_range_and_names_the_parent() {
 #[test]
 fn a_merge_joins_the_ranges_and_names_both_parents() {
     let world = World::with_shards(3);
-    world.merge(2, 1);
+    world.merge(1, 2);
     let child = world.describe(3);
-    assert_eq!(child.parent_shard_id, Some(id(2).as_str().into()));
-    assert_eq!(child.adjacent_parent_shard_id, Some(id(1).as_str().into()));
+    assert_eq!(child.parent_shard_id, Some(id(1).as_str().into()));
+    assert_eq!(child.adjacent_parent_shard_id, Some(id(2).as_str().into()));
     assert_eq!(child.hash_key_range.start, world.describe(1).hash_key_range.start);
     assert_eq!(child.hash_key_range.end, u128::MAX);
     for parent in [1, 2] {
@@ -183,6 +183,7 @@ fn reshards_that_make_no_sense_are_refused() {
     assert_eq!(split("shardId-000000000009", start + 2), "ResourceNotFoundException");
     assert_eq!(merge(0, 0), "InvalidArgumentException");
     assert_eq!(merge(0, 2), "InvalidArgumentException");
+    assert_eq!(merge(1, 0), "InvalidArgumentException", "adjacency is from below");
     assert_eq!(merge(0, 3), "InvalidArgumentException");
     assert_eq!(merge(0, 9), "ResourceNotFoundException");
     world.split(1, start + 2);
@@ -216,18 +217,36 @@ fn halving_the_count_merges_neighbours() {
 }
 
 #[test]
-fn any_count_ends_in_shards_of_equal_size_with_a_whole_lineage() {
+fn any_count_is_reached_with_a_whole_lineage() {
     let world = World::with_shards(5);
     for target in [7, 4, 8, 15, 9, 9] {
         world.update_shard_count(STREAM, target).unwrap();
-        let open = world.shards(STREAM, ShardFilter::AtLatest).unwrap();
-        assert_eq!(open.len(), target as usize);
-        let sizes: Vec<_> =
-            open.iter().map(|shard| shard.hash_key_range.end - shard.hash_key_range.start).collect();
-        assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
+        assert_eq!(world.list(ShardFilter::AtLatest).len(), target as usize);
         for shard in world.shards(STREAM, ShardFilter::AfterShardId(id(4))).unwrap() {
             assert!(shard.parent_shard_id.is_some(), "only the first shards have no parents");
         }
+    }
+}
+
+/// The numbers are those of moto's tests, which were verified against AWS.
+#[test]
+fn a_change_of_the_count_makes_as_many_shards_as_the_service_does() {
+    for (before, target, total) in [(2, 4, 6), (4, 5, 15), (10, 13, 37), (4, 2, 6), (5, 3, 7)] {
+        let world = World::with_shards(before);
+        world.update_shard_count(STREAM, target).unwrap();
+        assert_eq!(world.list(ShardFilter::FromTrimHorizon).len(), total, "{before} to {target}");
+    }
+}
+
+#[test]
+fn doubling_and_halving_keep_shards_of_equal_size() {
+    let world = World::with_shards(3);
+    for target in [6, 12, 6, 3] {
+        world.update_shard_count(STREAM, target).unwrap();
+        let open = world.shards(STREAM, ShardFilter::AtLatest).unwrap();
+        let sizes = open.iter().map(|shard| shard.hash_key_range.end - shard.hash_key_range.start);
+        let sizes: Vec<_> = sizes.collect();
+        assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 3, "{sizes:?}");
     }
 }
 

@@ -130,6 +130,7 @@ impl Coordination {
             match outcome {
                 Outcome::Acquired { shard, reason } => {
                     info!(%shard, %reason, "lease acquired");
+                    self.has_written = true;
                     self.requests.remove(&shard);
                     self.free_since.remove(&shard);
                     self.events.send(Event::LeaseAcquired { shard, reason });
@@ -168,6 +169,11 @@ impl Coordination {
                     self.ended.send_modify(|count| *count += 1);
                 }
                 Outcome::WriteFailed { shard, failures, error } => {
+                    // A worker that may not write leases would look busy for ever and do nothing. One that has
+                    // written some goes on: rights and credentials that were taken away may come back.
+                    if error.kind() == StoreErrorKind::Denied && !self.has_written {
+                        self.denied.get_or_insert_with(|| Arc::clone(&error));
+                    }
                     if failures == 1 {
                         debug!(%shard, error = %Chain(&*error), "a lease write failed, repeating it");
                     } else {

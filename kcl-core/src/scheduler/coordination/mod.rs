@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::trouble::Trouble;
 use crate::entropy::Entropy;
 use crate::error::Chain;
 use crate::event::EventSender;
@@ -40,6 +41,8 @@ pub(crate) struct TableView {
     pub(crate) leader: bool,
     /// When the table was last listed to its end.
     pub(crate) listed_at: Option<Instant>,
+    /// The rows that cannot be read, by key, and why.
+    pub(crate) unreadable: BTreeMap<String, String>,
 }
 
 /// What a start found.
@@ -89,6 +92,7 @@ pub(crate) struct CoordinationConfig {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Entropy,
     pub(crate) events: EventSender,
+    pub(super) trouble: Trouble,
     pub(crate) stop: CancellationToken,
 }
 
@@ -126,6 +130,7 @@ impl Batch {
 #[derive(Debug, Default)]
 struct Scan {
     rows: BTreeMap<ShardId, Lease>,
+    unreadable: BTreeMap<String, String>,
     /// Rows that were written while the scan was under way; newer than what it shows.
     written: BTreeMap<ShardId, Option<Lease>>,
 }
@@ -140,6 +145,7 @@ pub(crate) struct Coordination {
     clock: Arc<dyn Clock>,
     entropy: Entropy,
     events: EventSender,
+    trouble: Trouble,
     stop: CancellationToken,
 
     keeper: Keeper,
@@ -155,9 +161,14 @@ pub(crate) struct Coordination {
     given_up_until: BTreeMap<ShardId, Instant>,
     /// Rows a side call is under way for.
     side_busy: BTreeSet<ShardId>,
-    reported_unreadable: BTreeSet<String>,
+    /// The rows that cannot be read, by key, and why.
+    unreadable: BTreeMap<String, String>,
     reported_trimmed: BTreeSet<ShardId>,
     taking: bool,
+    /// Whether a lease was ever acquired.
+    has_written: bool,
+    /// The first write of a lease was denied.
+    denied: Option<Arc<StoreError>>,
 
     scan: Option<Scan>,
     scan_backoff: Backoff,
@@ -179,8 +190,18 @@ pub(crate) struct Coordination {
 
 impl Coordination {
     pub(crate) fn new(config: CoordinationConfig) -> (Self, mpsc::Sender<Control>, CoordinationView) {
-        let CoordinationConfig { store, me, settings, stream, initial, clock, entropy, events, stop } =
-            config;
+        let CoordinationConfig {
+            store,
+            me,
+            settings,
+            stream,
+            initial,
+            clock,
+            entropy,
+            events,
+            trouble,
+            stop,
+        } = config;
         let (command_sender, commands) = mpsc::channel(1024);
         let (control_sender, controls) = mpsc::channel(16);
         let (held, held_view) = watch::channel(Arc::default());
@@ -210,6 +231,7 @@ impl Coordination {
             clock,
             entropy,
             events,
+            trouble,
             stop,
             keeper,
             table: BTreeMap::new(),
@@ -220,9 +242,11 @@ impl Coordination {
             ended_since: BTreeMap::new(),
             given_up_until: BTreeMap::new(),
             side_busy: BTreeSet::new(),
-            reported_unreadable: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
             reported_trimmed: BTreeSet::new(),
             taking: true,
+            has_written: false,
+            denied: None,
             scan: None,
             scan_backoff,
             next_scan: now,
@@ -252,22 +276,29 @@ impl Coordination {
     /// Prepares the store and lists the table, answers with what was found, and then runs until stopped.
     ///
     /// When it ends, no call to the store is under way, and every handle shows its lease as lost.
-    pub(crate) async fn run(mut self, started: oneshot::Sender<Result<StartView, StoreError>>) {
+    ///
+    /// # Errors
+    /// If the right to write leases turns out to be missing.
+    pub(crate) async fn run(
+        mut self,
+        started: oneshot::Sender<Result<StartView, StoreError>>,
+    ) -> Result<(), Arc<StoreError>> {
         let stop = self.stop.clone();
         let start = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return Ok(()),
             start = self.start() => start,
         };
         let failed = start.is_err();
         if started.send(start).is_err() || failed {
-            return;
+            return Ok(());
         }
         self.next_scan = Instant::now() + self.scan_interval();
-        while !self.step(&stop).await {}
+        while self.denied.is_none() && !self.step(&stop).await {}
         self.keeper.abandon_all(&LossReason::Released);
         self.handle_outcomes(Instant::now());
         self.publish_held(Instant::now());
+        self.denied.map_or(Ok(()), Err)
     }
 
     async fn start(&mut self) -> Result<StartView, StoreError> {
@@ -278,6 +309,7 @@ impl Coordination {
                 Ok(prepared) => break prepared,
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "the lease store is not ready yet, trying again");
+                    self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),
@@ -288,6 +320,7 @@ impl Coordination {
                 Ok(()) => break,
                 Err(error) if error.is_retryable() => {
                     warn!(error = %Chain(&error), "the lease table could not be listed, trying again");
+                    self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 Err(error) => return Err(error),

@@ -132,7 +132,7 @@ impl Coordination {
             initial: self.initial,
             stream: &self.stream,
             start_timestamp: Some(self.clock.now()),
-            first_start: leases.is_empty(),
+            first_start: leases.is_empty() && self.unreadable.is_empty(),
         });
         let token = AttemptToken(self.entropy.uuid());
         let busy = self.keeper.busy();
@@ -140,6 +140,8 @@ impl Coordination {
             .create
             .into_iter()
             .filter(|planned| !busy.contains(&planned.lease.shard))
+            // Whoever repairs the row decides where its shard goes on.
+            .filter(|planned| !self.unreadable.contains_key(planned.lease.shard.as_str()))
             .map(|planned| {
                 info!(shard = %planned.lease.shard, checkpoint = %planned.lease.checkpoint, reason = %planned.reason,
                     "creating a lease");

@@ -74,13 +74,15 @@ impl Coordination {
 
     /// Takes a page of the listing; returns where the next one begins. After the last, the table is replaced.
     pub(super) fn take_page(&mut self, page: LeasePage, now: Instant) -> Option<PageToken> {
-        for row in page.unreadable {
-            if self.reported_unreadable.insert(row.key.clone()) {
-                warn!(key = %row.key, reason = %row.reason, "a row of the lease table cannot be read; it is left alone");
-                self.events.send(Event::UnreadableLease { key: row.key, reason: row.reason });
-            }
-        }
         let scan = self.scan.get_or_insert_default();
+        for row in page.unreadable {
+            if self.unreadable.get(&row.key) != Some(&row.reason) {
+                warn!(key = %row.key, reason = %row.reason, "a row of the lease table cannot be read; it is left alone");
+                let (key, reason) = (row.key.clone(), row.reason.clone());
+                self.events.send(Event::UnreadableLease { key, reason });
+            }
+            scan.unreadable.insert(row.key, row.reason);
+        }
         for lease in page.leases {
             self.observer.observe(&lease, now);
             self.keeper.note_row(&lease);
@@ -89,7 +91,7 @@ impl Coordination {
         if page.next.is_some() {
             return page.next;
         }
-        let Scan { mut rows, written } = std::mem::take(scan);
+        let Scan { mut rows, unreadable, written } = std::mem::take(scan);
         self.scan = None;
         for (shard, row) in written {
             match row {
@@ -98,6 +100,7 @@ impl Coordination {
             };
         }
         self.table = rows;
+        self.unreadable = unreadable;
         self.listed_at = Some(now);
         self.notice_missing_rows(now);
         None
@@ -114,9 +117,9 @@ impl Coordination {
         for lease in table.values().filter(|lease| lease.is_ended()) {
             self.ended_since.entry(lease.shard.clone()).or_insert(now);
         }
-        let hole = table
-            .values()
-            .any(|lease| lease.is_ended() && lease.children.iter().any(|child| !table.contains_key(child)));
+        let is_there =
+            |shard: &ShardId| table.contains_key(shard) || self.unreadable.contains_key(shard.as_str());
+        let hole = table.values().any(|lease| lease.is_ended() && !lease.children.iter().all(is_there));
         if hole {
             self.want_listing();
         }
@@ -147,6 +150,11 @@ impl Coordination {
             leases.insert(lease.shard.clone(), lease.clone());
         }
         let leader = plan::is_leader(&self.me, leases.values());
-        self.view.send_replace(Arc::new(TableView { leases, leader, listed_at: self.listed_at }));
+        self.view.send_replace(Arc::new(TableView {
+            leases,
+            leader,
+            listed_at: self.listed_at,
+            unreadable: self.unreadable.clone(),
+        }));
     }
 }

@@ -78,7 +78,7 @@ impl KinesisStream {
     /// Creates the source for a stream given by name or ARN.
     ///
     /// Nothing is called yet. Text that is neither a stream's name nor a stream's ARN is reported by the first
-    /// call, as [`SourceErrorKind::Invalid`](super::SourceErrorKind::Invalid).
+    /// call, as [`SourceErrorKind::Misconfigured`](super::SourceErrorKind::Misconfigured).
     #[must_use]
     pub fn new(client: aws_sdk_kinesis::Client, name_or_arn: impl Into<String>) -> Self {
         let polling = PollingConfig::default();

@@ -170,7 +170,8 @@ impl PollingReader {
             Class::Argument if self.place.is_at_sequence() => {
                 self.retry_later();
                 let resource = self.service.shard_resource(&self.shard);
-                let message = "the shard does not know the sequence number it was asked for";
+                let message = "the shard does not know the sequence number it was asked for; correct the checkpoint of its \
+                               lease, or delete the lease to start over";
                 let kind = SourceErrorKind::PositionUnknown;
                 Err(SourceError::new(kind, "GetShardIterator", resource, message).with_source(failure.error))
             }

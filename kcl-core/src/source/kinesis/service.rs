@@ -62,7 +62,8 @@ impl Service {
     /// What names the stream in a request: its ARN, or its name while the ARN is not known.
     fn target(&self, operation: &'static str) -> Result<Target, SourceError> {
         let stream = self.stream.as_ref().map_err(|problem| {
-            SourceError::new(SourceErrorKind::Invalid, operation, format!("stream {:?}", self.text), problem)
+            let resource = format!("stream {:?}", self.text);
+            SourceError::new(SourceErrorKind::Misconfigured, operation, resource, problem)
         })?;
         Ok(match stream.arn().or(self.resolved.get().map(String::as_str)) {
             Some(arn) => Target { arn: Some(arn.to_owned()), name: None },
@@ -96,7 +97,9 @@ impl Service {
             .send();
         let answer = Box::pin(call)
             .await
-            .map_err(|error| classify(error, OPERATION, &self.resource(), self.setup()).error)?;
+            .map_err(|error| classify(error, OPERATION, &self.resource(), self.setup()))
+            // The request holds nothing but what the user gave.
+            .map_err(|failure| failure.error.or_misconfigured())?;
         let invalid = |problem: &str| Failure::invalid(OPERATION, &self.resource(), problem).error;
         let summary = answer.stream_description_summary.ok_or_else(|| invalid("the answer is empty"))?;
         if summary.stream_arn.is_empty() {

@@ -144,8 +144,8 @@ fn listed_shards_carry_lineage_only_where_they_have_it() {
     let service = Service::with_stream(2);
     let merge = json!({
         "StreamName": "s",
-        "ShardToMerge": "shardId-000000000001",
-        "AdjacentShardToMerge": "shardId-000000000000",
+        "ShardToMerge": "shardId-000000000000",
+        "AdjacentShardToMerge": "shardId-000000000001",
     });
     service.ok("MergeShards", &merge);
     let answer = service.ok("ListShards", &json!({ "StreamName": "s" }));
@@ -154,8 +154,8 @@ fn listed_shards_carry_lineage_only_where_they_have_it() {
     assert!(answer.get("NextToken").is_none());
     assert!(shards[0].get("ParentShardId").is_none());
     assert!(shards[0]["SequenceNumberRange"]["EndingSequenceNumber"].is_string());
-    assert_eq!(shards[2]["ParentShardId"], "shardId-000000000001");
-    assert_eq!(shards[2]["AdjacentParentShardId"], "shardId-000000000000");
+    assert_eq!(shards[2]["ParentShardId"], "shardId-000000000000");
+    assert_eq!(shards[2]["AdjacentParentShardId"], "shardId-000000000001");
     assert!(shards[2]["SequenceNumberRange"].get("EndingSequenceNumber").is_none());
     assert_eq!(shards[2]["HashKeyRange"]["EndingHashKey"], u128::MAX.to_string());
 }
