@@ -1,1 +1,14 @@
-//! Runnable examples.
+//! What the examples are made of.
+//!
+//! | example | command |
+//! |---|---|
+//! | `quickstart`: a fleet on local services through a reshard and a crash | `cargo run -p examples --example quickstart` |
+//! | `consumer`: the smallest useful program against a real stream | `cargo run -p examples --features aws --example consumer -- --stream orders --application orders-app` |
+
+pub mod quickstart;
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;

@@ -35,6 +35,7 @@ fn reshard(fleet: &Fleet, random: &mut fastrand::Rng) {
 struct NameSeed(u64);
 
 impl Drop for NameSeed {
+    #[allow(clippy::print_stdout, reason = "the test's own output")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("failed with seed {}", self.0);

@@ -191,6 +191,8 @@ mod millis {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -208,5 +210,71 @@ mod tests {
             ..Settings::default()
         };
         assert!(settings.problems().len() >= 5, "{:?}", settings.problems());
+    }
+
+    /// The first two cells of each row of the settings table in the documentation.
+    fn documented() -> BTreeMap<String, String> {
+        let text = include_str!("../../docs/configuration.md");
+        let table =
+            text.split("## Settings").nth(1).and_then(|rest| rest.split("What breaks").next()).unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+        rows.map(|row| {
+            let mut cells = row.split('|').map(str::trim);
+            let name = cells.next().unwrap().trim_end_matches('`').to_owned();
+            (name, cells.next().unwrap().trim_matches('`').to_owned())
+        })
+        .collect()
+    }
+
+    /// The number a cell of the table stands for, in milliseconds, bytes or records.
+    fn number(cell: &str) -> Option<u64> {
+        let (number, unit) = cell.split_once(' ').unwrap_or((cell, ""));
+        let factor = match unit {
+            "" | "ms" => 1,
+            "s" => 1000,
+            "min" => 60_000,
+            "MiB" => 1 << 20,
+            _ => return None,
+        };
+        number.replace(',', "").parse::<u64>().ok().map(|number| number * factor)
+    }
+
+    #[test]
+    fn the_documentation_has_every_setting_with_its_default() {
+        let serde_json::Value::Object(fields) = serde_json::to_value(Settings::default()).unwrap() else {
+            unreachable!("settings are a map");
+        };
+        let mut documented = documented();
+        for (field, value) in fields {
+            let name = field.chars().fold(String::new(), |mut name, letter| {
+                if letter.is_uppercase() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_lowercase());
+                name
+            });
+            let cell = documented.remove(&name).unwrap_or_else(|| unreachable!("{name} is not documented"));
+            match value {
+                serde_json::Value::Number(value) if name != "max_leases" => {
+                    assert_eq!(number(&cell), value.as_u64(), "{name}");
+                }
+                serde_json::Value::Bool(value) => assert_eq!(cell == "yes", value, "{name}"),
+                serde_json::Value::String(value) => assert_eq!(cell, value, "{name}"),
+                _ => assert_eq!(cell, "none", "{name}"),
+            }
+        }
+        assert!(documented.is_empty(), "not settings: {documented:?}");
+    }
+
+    #[test]
+    fn settings_survive_being_serialised() {
+        let settings = Settings { lease_duration: Duration::from_millis(12_345), ..Settings::default() };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert!(text.contains("\"leaseDuration\":12345"), "{text}");
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(
+            serde_json::from_str::<Settings>("{\"leaseDurations\": 1}").is_err(),
+            "unknown names are refused"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod handle;
 mod lineage;
 mod report;
 mod run;
+mod start;
 mod supervisor;
 mod trouble;
 

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
-use super::coordination::{Control, Coordination, CoordinationConfig, CoordinationView, StartView};
+use super::coordination::Control;
 use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
+use super::start::Started;
 use super::supervisor::{Pauses, Supervisor};
 use super::trouble::Trouble;
 use crate::checkpointer::CheckpointPolicy;
@@ -22,13 +22,11 @@ use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
-use crate::lease::{Lease, LeaseStore, StoreError};
-use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
-use crate::plan::{self, Refusal};
+use crate::lease::LeaseStore;
+use crate::model::{InitialPosition, ShardId, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
-use crate::retry::Backoff;
 use crate::settings::Settings;
-use crate::source::{SourceError, StreamSource};
+use crate::source::StreamSource;
 use crate::time::Clock;
 
 /// How many events a listener may fall behind.
@@ -49,23 +47,23 @@ pub struct Scheduler {
 }
 
 /// What a scheduler is made of.
-struct Worker {
-    application: String,
-    id: WorkerId,
-    source: Arc<dyn StreamSource>,
-    store: Arc<dyn LeaseStore>,
-    factory: Arc<dyn RecordProcessorFactory>,
-    error_policy: Arc<dyn ErrorPolicy>,
-    checkpoint_policy: CheckpointPolicy,
-    initial: InitialPosition,
-    foreign: ForeignLeases,
-    runtime: LeaseRuntime,
-    settings: Arc<Settings>,
-    clock: Arc<dyn Clock>,
-    entropy: Entropy,
-    events: EventSender,
-    requests: mpsc::Sender<Request>,
-    view: watch::Sender<SchedulerView>,
+pub(super) struct Worker {
+    pub(super) application: String,
+    pub(super) id: WorkerId,
+    pub(super) source: Arc<dyn StreamSource>,
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) factory: Arc<dyn RecordProcessorFactory>,
+    pub(super) error_policy: Arc<dyn ErrorPolicy>,
+    pub(super) checkpoint_policy: CheckpointPolicy,
+    pub(super) initial: InitialPosition,
+    pub(super) foreign: ForeignLeases,
+    pub(super) runtime: LeaseRuntime,
+    pub(super) settings: Arc<Settings>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Entropy,
+    pub(super) events: EventSender,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) view: watch::Sender<SchedulerView>,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -207,201 +205,6 @@ impl Worker {
         };
         self.supervise(started, requests, pauses, signal, stop).await
     }
-
-    // --- starting ----------------------------------------------------------------------------------------
-
-    /// The error of a start in which no call was answered, not even by an error.
-    fn silent_start(&self) -> Error {
-        Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "stream {} or lease table {} does not answer; check region, endpoint and network",
-                self.source.name(),
-                self.store
-            ),
-        )
-    }
-
-    async fn start(&self, stop: &CancellationToken, trouble: &Trouble) -> Result<Started, Error> {
-        let stream =
-            self.retry("the stream cannot be described yet", trouble, || self.source.identity()).await?;
-        let (coordination, control, view) = Coordination::new(CoordinationConfig {
-            store: Arc::clone(&self.store),
-            me: self.id.clone(),
-            settings: Arc::clone(&self.settings),
-            stream: stream.clone(),
-            initial: self.initial,
-            clock: Arc::clone(&self.clock),
-            entropy: self.entropy.fork(),
-            events: self.events.clone(),
-            trouble: trouble.clone(),
-            stop: stop.clone(),
-        });
-        let (start_answer, start_view) = oneshot::channel();
-        let ended = self.drive(coordination, start_answer)?;
-        let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
-        let StartView { prepared, leases } = start_view.await.map_err(|_| lost())??;
-        if let Some(found) = prepared.java_leadership {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "lease table {} is led by Java KCL 3.x workers, which assign leases themselves ({found}): stop \
-                     them first, or use another application name",
-                    self.store
-                ),
-            ));
-        }
-        let begun = Instant::now();
-        let shards = Arc::new(
-            self.retry("the shards cannot be listed yet", trouble, || self.source.list_shards()).await?,
-        );
-        self.check_table(&shards, &leases, &stream, &control, trouble).await?;
-        self.settle("leases cannot be created yet", &control, trouble, |answer| Control::Shards {
-            shards: Arc::clone(&shards),
-            answer: Some(answer),
-        })
-        .await?;
-        Ok(Started { stream, control, view, ended, listing: Listing { begun, shards } })
-    }
-
-    /// Calls until it succeeds or fails for good; the caller bounds the time.
-    async fn retry<T, F>(
-        &self,
-        waiting: &str,
-        trouble: &Trouble,
-        mut call: impl FnMut() -> F,
-    ) -> Result<T, SourceError>
-    where
-        F: Future<Output = Result<T, SourceError>>,
-    {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.entropy.fork());
-        loop {
-            match call().await {
-                Ok(value) => return Ok(value),
-                Err(error) if error.is_retryable() => {
-                    warn!(error = %Chain(&error), "{waiting}, trying again");
-                    trouble.note(error);
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Has the lease side do something until it succeeds or fails for good; the caller bounds the time.
-    async fn settle(
-        &self,
-        waiting: &str,
-        control: &mpsc::Sender<Control>,
-        trouble: &Trouble,
-        request: impl Fn(oneshot::Sender<Result<(), StoreError>>) -> Control,
-    ) -> Result<(), Error> {
-        let lost = || Error::new(ErrorKind::Bug, "the lease side ended while starting");
-        let mut backoff =
-            Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.entropy.fork());
-        loop {
-            let (answer, answered) = oneshot::channel();
-            control.send(request(answer)).await.map_err(|_| lost())?;
-            match answered.await.map_err(|_| lost())? {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_retryable() => {
-                    warn!(error = %Chain(&error), "{waiting}, trying again");
-                    trouble.note(error);
-                    tokio::time::sleep(backoff.next_delay()).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Starts the lease side where the builder said; the returned future completes when it has ended.
-    fn drive(
-        &self,
-        coordination: Coordination,
-        started: oneshot::Sender<Result<StartView, StoreError>>,
-    ) -> Result<LeaseSide, Error> {
-        let (ended_sender, ended) = oneshot::channel();
-        let span = tracing::Span::current();
-        let drive = async move {
-            let outcome = coordination.run(started).instrument(span).await;
-            // Whoever waited has gone if this fails.
-            let _ = ended_sender.send(outcome);
-        };
-        let task = match self.runtime {
-            LeaseRuntime::Shared => {
-                let mut task = tokio::task::JoinSet::new();
-                task.spawn(drive);
-                Some(task)
-            }
-            LeaseRuntime::OwnThread => {
-                let cannot = |error| {
-                    Error::new(ErrorKind::Unavailable, "the thread for leases could not be started")
-                        .with_source(BoxError::from(error))
-                };
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
-                let run = move || {
-                    runtime.block_on(drive);
-                    // Connections the store's client keeps open must not hold up the end.
-                    runtime.shutdown_background();
-                };
-                std::thread::Builder::new().name("kcl-leases".to_owned()).spawn(run).map_err(cannot)?;
-                None
-            }
-        };
-        Ok(LeaseSide { ended, _task: task })
-    }
-
-    async fn check_table(
-        &self,
-        shards: &[Shard],
-        leases: &BTreeMap<ShardId, Lease>,
-        stream: &StreamIdentity,
-        control: &mpsc::Sender<Control>,
-        trouble: &Trouble,
-    ) -> Result<(), Error> {
-        let refusals = plan::check_table(shards, leases, stream);
-        if refusals.is_empty() {
-            return Ok(());
-        }
-        match self.foreign {
-            ForeignLeases::Adopt if refusals.iter().all(Refusal::yields_to_adopt) => {
-                for refusal in &refusals {
-                    warn!(%refusal, "adopted on request");
-                }
-                Ok(())
-            }
-            ForeignLeases::Reset => {
-                let leases: Vec<Lease> =
-                    refusals.iter().filter_map(|refusal| leases.get(&refusal.shard).cloned()).collect();
-                warn!(leases = leases.len(), "deleting leases that do not belong to the stream, on request");
-                self.settle("leases cannot be deleted yet", control, trouble, |answer| Control::Delete {
-                    leases: leases.clone(),
-                    answer,
-                })
-                .await
-            }
-            ForeignLeases::Refuse | ForeignLeases::Adopt => {
-                const SHOWN: usize = 5;
-                let mut lines: Vec<String> = refusals.iter().take(SHOWN).map(ToString::to_string).collect();
-                if refusals.len() > SHOWN {
-                    lines.push(format!("and {} more", refusals.len() - SHOWN));
-                }
-                Err(Error::new(
-                    ErrorKind::Refused,
-                    format!(
-                        "lease table {} does not fit stream {stream}:\n- {}\nchoose {}",
-                        self.store,
-                        lines.join("\n- "),
-                        plan::choices(&refusals)
-                    ),
-                ))
-            }
-        }
-    }
-
-    // --- running -----------------------------------------------------------------------------------------
 
     async fn supervise(
         self,
@@ -591,22 +394,6 @@ async fn next_shutdown(
             None => std::future::pending().await,
         }
     }
-}
-
-/// What a start left running.
-struct Started {
-    stream: StreamIdentity,
-    control: mpsc::Sender<Control>,
-    view: CoordinationView,
-    ended: LeaseSide,
-    listing: Listing,
-}
-
-/// The running lease side.
-struct LeaseSide {
-    ended: oneshot::Receiver<Result<(), Arc<StoreError>>>,
-    /// Owns the task where it is one.
-    _task: Option<tokio::task::JoinSet<()>>,
 }
 
 /// A shutdown under way.

@@ -1,8 +1,9 @@
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::lease::handle::{CheckpointUpdate, ReleaseTo};
 use crate::lease::{Change, PendingCheckpoint, StoreErrorKind};
-use crate::model::{ChildShard, HashKeyRange, Position};
+use crate::model::{Checkpoint, ChildShard, HashKeyRange, Position};
 
 const DURATION: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(1);

@@ -7,19 +7,25 @@
 //! repeated, the same, until it is (L-2); a lease is renewed only while its consumer keeps its promise to show
 //! life (L-3); a checkpoint is a renewal, so renewals that one makes superfluous are not sent.
 
+mod answers;
+mod held;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::handle::{CheckpointUpdate, Command, EndShard, Liveness, ReleaseTo, Standing};
+use self::held::{Ending, Held};
+use super::handle::{Command, EndShard};
 use super::verb::{Verb, Verdict};
 use super::{AttemptToken, Lease, LeaseHandle, LossReason, Phase, StoreError, Write};
 use crate::checkpointer::CheckpointError;
 use crate::entropy::Entropy;
-use crate::model::{Checkpoint, InitialPosition, ShardId, StreamIdentity, WorkerId};
+use crate::model::{InitialPosition, ShardId, StreamIdentity, WorkerId};
 use crate::retry::Backoff;
 
 type Answer = oneshot::Sender<Result<(), CheckpointError>>;
@@ -128,26 +134,6 @@ struct Slot {
 enum State {
     Acquiring { how: Acquisition, reason: String, parent: Option<ShardId> },
     Held(Box<Held>),
-}
-
-#[derive(Debug)]
-struct Held {
-    row: Lease,
-    standing: watch::Sender<Standing>,
-    handle: LeaseHandle,
-    liveness: Arc<Liveness>,
-    next_renewal: Instant,
-    announce_at: Instant,
-    checkpoints: Vec<(CheckpointUpdate, Answer)>,
-    release: Option<(Option<Checkpoint>, ReleaseTo, Answer)>,
-    end: Option<Ending>,
-}
-
-#[derive(Debug)]
-struct Ending {
-    children: BTreeSet<ShardId>,
-    without_lease: BTreeSet<ShardId>,
-    answers: Vec<Answer>,
 }
 
 /// The keeper. See the module.
@@ -363,8 +349,6 @@ impl Keeper {
         }
     }
 
-    // --- starting writes ---------------------------------------------------------------------------------
-
     fn start(&mut self, shard: &ShardId, now: Instant) -> Option<Attempt> {
         let token = self.token();
         let slot = self.slots.get_mut(shard)?;
@@ -424,178 +408,6 @@ impl Keeper {
             self.schedule_at(shard, now);
         }
     }
-
-    // --- judging answers ---------------------------------------------------------------------------------
-
-    fn confirmed(&mut self, shard: &ShardId, goal: Goal, row: Lease, written_after: Instant, now: Instant) {
-        match goal {
-            Goal::Acquire | Goal::CreateChild => self.acquired(shard, row, written_after, now),
-            Goal::Renew => self.still_held(shard, row, written_after, now),
-            Goal::Checkpoint(answers) => {
-                self.still_held(shard, row, written_after, now);
-                answers.into_iter().for_each(accept);
-            }
-            Goal::Release { answers, reason } => {
-                self.outcomes.push(Outcome::Seen(row));
-                self.drop_slot(shard, reason);
-                answers.into_iter().for_each(accept);
-            }
-            Goal::End(answers) => {
-                self.outcomes.push(Outcome::Ended { row });
-                self.drop_slot(shard, LossReason::Ended);
-                answers.into_iter().for_each(accept);
-            }
-        }
-    }
-
-    fn acquired(&mut self, shard: &ShardId, row: Lease, written_after: Instant, now: Instant) {
-        let (duration, margin) = (self.settings.lease_duration, self.settings.safety_margin);
-        let (renewal, first_promise) = (self.settings.renewal_interval(), self.settings.first_promise);
-        let spread = 0.5 + self.entropy.unit() / 2.0;
-        self.incarnations += 1;
-        let incarnation = self.incarnations;
-        let Some(slot) = self.slots.get_mut(shard) else { return };
-        let State::Acquiring { how, reason, parent } = &slot.state else { return };
-        let announce_at = match how {
-            Acquisition::Adopt | Acquisition::Take => now,
-            Acquisition::Steal => now + duration,
-        };
-        let parent = parent.clone();
-        self.outcomes.push(Outcome::Acquired { shard: shard.clone(), reason: reason.clone() });
-        let (standing, shown) = watch::channel(Standing {
-            valid_until: written_after + duration - margin,
-            phase: Phase::Held,
-            checkpoint: row.checkpoint,
-        });
-        let liveness = Arc::new(Liveness::new(first_promise + (announce_at - now)));
-        let handle =
-            LeaseHandle::new(row.clone(), incarnation, shown, self.commands.clone(), Arc::clone(&liveness));
-        let next_renewal = written_after + renewal.mul_f64(spread);
-        slot.state = State::Held(Box::new(Held {
-            row,
-            standing,
-            handle,
-            liveness,
-            next_renewal,
-            announce_at,
-            checkpoints: Vec::new(),
-            release: None,
-            end: None,
-        }));
-        self.changed = true;
-        self.schedule_at(shard, next_renewal);
-        self.child_settled(parent.as_ref(), shard, now);
-    }
-
-    fn still_held(&mut self, shard: &ShardId, row: Lease, written_after: Instant, now: Instant) {
-        let renewal = self.settings.renewal_interval();
-        let validity = self.settings.lease_duration - self.settings.safety_margin;
-        let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(shard) else { return };
-        held.row = row;
-        held.next_renewal = written_after + renewal;
-        let valid_until = written_after + validity;
-        let checkpoint = held.row.checkpoint;
-        held.standing.send_modify(|standing| {
-            standing.valid_until = standing.valid_until.max(valid_until);
-            standing.checkpoint = checkpoint;
-        });
-        held.show_request(&self.me);
-        let next = if held.has_work() { now } else { held.next_renewal };
-        self.schedule_at(shard, next);
-    }
-
-    fn overwritten(&mut self, shard: &ShardId, goal: Goal, row: Lease, now: Instant) {
-        // The write landed before somebody else's did: what was asked for is done, the lease is not ours.
-        let reason = LossReason::Taken { by: row.owner.clone() };
-        let answers = match goal {
-            Goal::Checkpoint(answers) | Goal::Release { answers, .. } | Goal::End(answers) => answers,
-            Goal::Acquire | Goal::CreateChild | Goal::Renew => Vec::new(),
-        };
-        self.outcomes.push(Outcome::Seen(row));
-        let parent = self.parent_of(shard);
-        self.drop_slot(shard, reason);
-        answers.into_iter().for_each(accept);
-        self.child_settled(parent.as_ref(), shard, now);
-    }
-
-    fn refused(&mut self, shard: &ShardId, goal: Goal, row: Option<Lease>, now: Instant) {
-        let reason =
-            row.as_ref().map_or(LossReason::Deleted, |row| LossReason::Taken { by: row.owner.clone() });
-        let parent = self.parent_of(shard);
-        match row {
-            Some(row) => self.outcomes.push(Outcome::Seen(row)),
-            None => self.outcomes.push(Outcome::Gone(shard.clone())),
-        }
-        match goal {
-            Goal::Checkpoint(answers) | Goal::End(answers) | Goal::Release { answers, .. } => {
-                answers.into_iter().for_each(refuse);
-            }
-            Goal::Acquire | Goal::CreateChild | Goal::Renew => {}
-        }
-        self.drop_slot(shard, reason);
-        // A child that exists already, whoever made it, is what the end of its parent needs.
-        self.child_settled(parent.as_ref(), shard, now);
-    }
-
-    fn failed(&mut self, shard: &ShardId, error: Arc<StoreError>, now: Instant) {
-        let Some(slot) = self.slots.get_mut(shard) else { return };
-        let Some(operation) = slot.operation.as_mut() else { return };
-        operation.failures += 1;
-        operation.unanswered |= error.may_have_applied();
-        let failures = operation.failures;
-        self.outcomes.push(Outcome::WriteFailed {
-            shard: shard.clone(),
-            failures,
-            error: Arc::clone(&error),
-        });
-        let hopeless = !error.is_retryable() && !operation.unanswered;
-        match &mut operation.goal {
-            // Nothing of an acquisition is in force yet. If it should land late, the row will name this worker
-            // without being held, and is adopted by a fencing write.
-            Goal::Acquire if failures >= 3 || hopeless => {
-                self.remove(shard);
-            }
-            Goal::Checkpoint(answers) | Goal::End(answers) if hopeless => {
-                for answer in answers.drain(..) {
-                    let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
-                }
-                slot.operation = None;
-                let delay = slot.backoff.next_delay();
-                self.schedule_at(shard, now + delay);
-            }
-            Goal::Release { answers, reason } if hopeless => {
-                for answer in answers.drain(..) {
-                    let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
-                }
-                let reason = reason.clone();
-                self.drop_slot(shard, reason);
-            }
-            _ => {
-                let delay = slot.backoff.next_delay();
-                self.schedule_at(shard, now + delay);
-            }
-        }
-    }
-
-    /// The parent whose end waits for the lease of this child to be created.
-    fn parent_of(&self, child: &ShardId) -> Option<ShardId> {
-        match &self.slots.get(child)?.state {
-            State::Acquiring { parent, .. } => parent.clone(),
-            State::Held(_) => None,
-        }
-    }
-
-    fn child_settled(&mut self, parent: Option<&ShardId>, child: &ShardId, now: Instant) {
-        let Some(parent) = parent else { return };
-        let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(parent) else { return };
-        let Some(ending) = held.end.as_mut() else { return };
-        ending.without_lease.remove(child);
-        if ending.without_lease.is_empty() {
-            self.schedule_at(parent, now);
-        }
-    }
-
-    // --- slots and schedule ------------------------------------------------------------------------------
 
     fn token(&self) -> AttemptToken {
         AttemptToken(self.entropy.uuid())
@@ -672,115 +484,6 @@ impl Operation {
     }
 }
 
-impl Held {
-    fn has_work(&self) -> bool {
-        self.release.is_some()
-            || !self.checkpoints.is_empty()
-            || self.end.as_ref().is_some_and(|ending| ending.without_lease.is_empty())
-    }
-
-    /// Shows consumers who asked for the lease.
-    fn show_request(&self, me: &WorkerId) {
-        let phase = match &self.row.requested_by {
-            Some(worker) if worker != me => Phase::HandOver(worker.clone()),
-            Some(_) | None => Phase::Held,
-        };
-        self.standing.send_if_modified(|standing| {
-            let changes = !matches!(standing.phase, Phase::Lost(_)) && standing.phase != phase;
-            if changes {
-                standing.phase = phase;
-            }
-            changes
-        });
-    }
-
-    /// The next write, if one is needed now. Prefers what ends the lease, then checkpoints, then renewal.
-    fn next_operation(&mut self, token: AttemptToken, now: Instant) -> Option<Operation> {
-        if let Some((checkpoint, to, answer)) = self.release.take() {
-            let (queued, mut answers) = self.take_checkpoints();
-            answers.push(answer);
-            let checkpoint = checkpoint.into_iter().chain(queued).max().filter(|c| *c > self.row.checkpoint);
-            let successor = match to {
-                ReleaseTo::Anybody => None,
-                ReleaseTo::Worker(worker) => Some(worker),
-            };
-            let verb = Verb::release(&self.row, checkpoint, successor, token);
-            let goal = Goal::Release { answers, reason: LossReason::Released };
-            return Some(Operation::new(goal, Call::Update(verb)));
-        }
-        if self.end.as_ref().is_some_and(|ending| ending.without_lease.is_empty()) {
-            let ending = self.end.take()?;
-            let verb = Verb::end(&self.row, ending.children, token);
-            return Some(Operation::new(Goal::End(ending.answers), Call::Update(verb)));
-        }
-        if let Some(operation) = self.checkpoint_operation(token) {
-            return Some(operation);
-        }
-        if now < self.next_renewal {
-            return None;
-        }
-        if self.liveness.is_alive() {
-            return Some(Operation::new(Goal::Renew, Call::Update(Verb::renew(&self.row, token))));
-        }
-        // The consumer broke its promise. It may still be running, so it is told before the lease is given up.
-        self.standing.send_modify(|standing| standing.phase = Phase::Lost(LossReason::Stalled));
-        let verb = Verb::release(&self.row, None, None, token);
-        let goal = Goal::Release { answers: Vec::new(), reason: LossReason::Stalled };
-        Some(Operation::new(goal, Call::Update(verb)))
-    }
-
-    fn checkpoint_operation(&mut self, token: AttemptToken) -> Option<Operation> {
-        let prepared =
-            self.checkpoints.iter().rposition(|(update, _)| matches!(update, CheckpointUpdate::Prepare(_)));
-        if let Some(index) = prepared
-            && self.checkpoints[..index].iter().all(|(update, _)| match update {
-                CheckpointUpdate::Commit(checkpoint) => *checkpoint <= self.row.checkpoint,
-                CheckpointUpdate::Prepare(_) => true,
-            })
-        {
-            // Only prepared checkpoints (and commits that are stored already) precede: the latest counts.
-            let rest = self.checkpoints.split_off(index + 1);
-            let mut taken = std::mem::replace(&mut self.checkpoints, rest);
-            let (update, answer) = taken.pop()?;
-            let mut answers: Vec<Answer> = taken.into_iter().map(|(_, answer)| answer).collect();
-            answers.push(answer);
-            let CheckpointUpdate::Prepare(pending) = update else { return None };
-            let verb = Verb::prepare_checkpoint(&self.row, pending, token);
-            return Some(Operation::new(Goal::Checkpoint(answers), Call::Update(verb)));
-        }
-        let (checkpoint, answers) = self.take_checkpoints();
-        match checkpoint {
-            Some(checkpoint) if checkpoint > self.row.checkpoint => {
-                let verb = Verb::checkpoint(&self.row, checkpoint, token);
-                Some(Operation::new(Goal::Checkpoint(answers), Call::Update(verb)))
-            }
-            // Old and repeated positions are stored already (D-2).
-            _ => {
-                answers.into_iter().for_each(accept);
-                None
-            }
-        }
-    }
-
-    /// Takes the commits that come before the next prepared checkpoint, or all of them; the largest counts.
-    fn take_checkpoints(&mut self) -> (Option<Checkpoint>, Vec<Answer>) {
-        let end = self
-            .checkpoints
-            .iter()
-            .position(|(update, _)| matches!(update, CheckpointUpdate::Prepare(_)))
-            .unwrap_or(self.checkpoints.len());
-        let mut largest = None;
-        let mut answers = Vec::with_capacity(end);
-        for (update, answer) in self.checkpoints.drain(..end) {
-            if let CheckpointUpdate::Commit(checkpoint) = update {
-                largest = largest.max(Some(checkpoint));
-            }
-            answers.push(answer);
-        }
-        (largest, answers)
-    }
-}
-
 fn judge_create(lease: &Lease, answer: Write, sent_before: bool) -> Verdict {
     match answer {
         Write::Applied(row) => Verdict::InForce(row),
@@ -799,6 +502,3 @@ fn accept(answer: Answer) {
 fn refuse(answer: Answer) {
     let _ = answer.send(Err(CheckpointError::LeaseLost));
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,106 @@
+//! The smallest useful consumer of a real stream.
+//!
+//! ```text
+//! cargo run -p examples --features aws --example consumer -- --stream orders --application orders-app
+//! ```
+//!
+//! prints shard, partition key and size of each record, and checkpoints after each batch. `--stream` takes a name or
+//! an ARN; `--application` names the lease table, which is created if it is missing. Region and credentials come from
+//! the environment and the usual files; `AWS_ENDPOINT_URL` and its kin lead elsewhere, for example to
+//! `cargo run -p kcl-local --example serve`. Ctrl-C and SIGTERM drain: what was processed is checkpointed, leases are
+//! released, a summary is printed. What keeps it from starting (no region, no credentials, no such stream) is printed
+//! with a remedy within 30 seconds; the exit code is then 1. Start it twice and the two share the shards.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
+
+use std::process::ExitCode;
+
+use async_trait::async_trait;
+use kcl_core::source::kinesis::KinesisStream;
+use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext};
+use kcl_lease_dynamo::DynamoLeaseStore;
+
+struct Print;
+
+#[async_trait]
+impl RecordProcessor for Print {
+    async fn process_records(
+        &mut self,
+        batch: RecordBatch,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), BoxError> {
+        for record in batch.records() {
+            let key = record.partition_key().unwrap_or("-");
+            println!("{} {key} {} bytes", batch.shard().shard, record.data().len());
+        }
+        checkpointer.checkpoint().await?;
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some((stream, application)) = arguments(std::env::args().skip(1)) else {
+        eprintln!("usage: consumer --stream NAME_OR_ARN --application NAME");
+        return ExitCode::from(2);
+    };
+    match consume(&stream, &application).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn consume(stream: &str, application: &str) -> Result<(), kcl_core::Error> {
+    let config = aws_config::load_from_env().await;
+    let kinesis = aws_sdk_kinesis::Client::new(&config);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
+    let scheduler = Scheduler::builder(application)
+        .stream(KinesisStream::new(kinesis, stream))
+        .lease_store(DynamoLeaseStore::new(dynamodb, application))
+        .processor(|_: &ShardContext| Print)
+        .build()?;
+    println!("worker {} starts; Ctrl-C ends it", scheduler.handle().worker());
+    let report = scheduler.run_until(asked_to_stop()).await?;
+    println!("{report}");
+    Ok(())
+}
+
+/// Waits for Ctrl-C or, where there is such a thing, SIGTERM.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    // Without a handler the signal itself ends the process.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(String, String)> {
+    let (mut stream, mut application) = (None, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--stream" => stream = Some(arguments.next()?),
+            "--application" => application = Some(arguments.next()?),
+            _ => return None,
+        }
+    }
+    stream.zip(application)
+}

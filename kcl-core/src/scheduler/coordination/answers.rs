@@ -1,0 +1,204 @@
+//! Sends what the keeper decided, and takes what comes back.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Batch, Control, Coordination, SideDone};
+use crate::error::Chain;
+use crate::event::Event;
+use crate::lease::keeper::{Attempt, Call, Outcome};
+use crate::lease::verb::Verb;
+use crate::lease::{Command, Consistency, LossReason, StoreError, StoreErrorKind, Write};
+
+impl Coordination {
+    pub(super) fn send_due(&mut self, now: Instant) {
+        let timeout = self.settings.lease_duration / 6;
+        for Attempt { shard, call } in self.keeper.due(now) {
+            let store = Arc::clone(&self.store);
+            self.flights.push(Box::pin(async move {
+                let sent = Instant::now();
+                let answer = tokio::time::timeout(timeout, async {
+                    match &call {
+                        Call::Update(Verb { shard, expect, patch }) => {
+                            store.update(shard, expect, patch).await
+                        }
+                        Call::Create(lease) => store.create(lease).await,
+                    }
+                });
+                let result = match answer.await {
+                    Ok(result) => result,
+                    Err(_) => Err(StoreError::new(
+                        StoreErrorKind::Unavailable,
+                        "write",
+                        store.to_string(),
+                        format!("no answer within {timeout:?}"),
+                    )),
+                };
+                (shard, sent, result.map_err(Arc::new))
+            }));
+        }
+    }
+
+    pub(super) fn take_command(&mut self, command: Command, now: Instant) {
+        let Command::Read { shards, answer } = command else {
+            return self.keeper.command(command, now);
+        };
+        let store = Arc::clone(&self.store);
+        self.side_calls.push(Box::pin(async move {
+            let mut rows = Vec::with_capacity(shards.len());
+            for shard in &shards {
+                match store.get(shard, Consistency::Strong).await {
+                    Ok(row) => rows.extend(row),
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                        return SideDone::Nothing;
+                    }
+                }
+            }
+            let _ = answer.send(Ok(rows));
+            SideDone::Nothing
+        }));
+    }
+
+    pub(super) fn take_control(&mut self, control: Control, now: Instant) {
+        match control {
+            Control::Shards { shards, answer } => {
+                self.listing = Some((shards, now));
+                self.sync(answer);
+            }
+            Control::Delete { leases, answer } => self.delete(leases, Some(answer)),
+            Control::StopTaking => {
+                self.taking = false;
+                self.next_plan = None;
+            }
+        }
+    }
+
+    pub(super) fn side_done(&mut self, done: SideDone) {
+        let now = Instant::now();
+        match done {
+            SideDone::Nothing => {}
+            SideDone::Requested(shard, result) => {
+                self.side_busy.remove(&shard);
+                match *result {
+                    Ok(Write::Applied(row)) => {
+                        self.requests.insert(shard, (self.me.clone(), now));
+                        self.saw(row, now);
+                        self.next_scan = self.next_scan.min(now + self.scan_interval());
+                    }
+                    Ok(Write::Conflict(Some(row))) => self.saw(row, now),
+                    Ok(Write::Conflict(None)) => self.gone(&shard),
+                    Err(error) => {
+                        debug!(%shard, error = %Chain(&error), "a hand-over could not be asked for");
+                    }
+                }
+            }
+            SideDone::Created(batch) => {
+                self.batch_done(&batch, true, now);
+                batch.finish();
+                self.plan_soon(now);
+            }
+            SideDone::Deleted(batch) => {
+                self.batch_done(&batch, false, now);
+                batch.finish();
+            }
+        }
+    }
+
+    pub(super) fn batch_done(&mut self, batch: &Batch, created: bool, now: Instant) {
+        for shard in &batch.attempted {
+            self.side_busy.remove(shard);
+        }
+        for (shard, write) in &batch.written {
+            match write {
+                Write::Conflict(Some(row)) => self.saw(row.clone(), now),
+                Write::Applied(row) if created => self.saw(row.clone(), now),
+                Write::Applied(_) | Write::Conflict(None) => self.gone(shard),
+            }
+        }
+        if let Some(error) = &batch.error {
+            let what = if created { "created" } else { "deleted" };
+            warn!(error = %Chain(error), "leases could not be {what}; the next listing tries again");
+        }
+        self.publish_table();
+    }
+
+    pub(super) fn handle_outcomes(&mut self, now: Instant) {
+        for outcome in self.keeper.take_outcomes() {
+            match outcome {
+                Outcome::Acquired { shard, reason } => {
+                    info!(%shard, %reason, "lease acquired");
+                    self.has_written = true;
+                    self.requests.remove(&shard);
+                    self.free_since.remove(&shard);
+                    self.events.send(Event::LeaseAcquired { shard, reason });
+                }
+                Outcome::Seen(row) => {
+                    let mine = row.is_owned_by(&self.me);
+                    self.saw(row, now);
+                    if mine && self.taking {
+                        // The row names this worker, but the write that did was not recognised: adopt it soon.
+                        self.plan_soon(now + self.settings.lease_duration / 20);
+                    }
+                }
+                Outcome::Gone(shard) => {
+                    self.gone(&shard);
+                    self.want_listing();
+                }
+                Outcome::Lost { shard, reason } => {
+                    match &reason {
+                        LossReason::Taken { by: Some(owner) } if *owner == self.me => {
+                            warn!(%shard, "a write under this worker's id is not this worker's: is the id used twice?");
+                        }
+                        LossReason::Ended => {}
+                        LossReason::Released => info!(%shard, "lease released"),
+                        _ => warn!(%shard, ?reason, "lease lost"),
+                    }
+                    if matches!(reason, LossReason::Released | LossReason::Stalled) {
+                        self.given_up_until.insert(shard.clone(), now + self.settings.lease_duration);
+                    }
+                    self.events.send(Event::LeaseLost { shard, reason });
+                }
+                Outcome::Ended { row } => {
+                    info!(shard = %row.shard, "shard ended");
+                    self.ended_since.insert(row.shard.clone(), now);
+                    self.saw(row, now);
+                    self.publish_table();
+                    self.ended.send_modify(|count| *count += 1);
+                }
+                Outcome::WriteFailed { shard, failures, error } => {
+                    // A worker that may not write leases would look busy for ever and do nothing. One that has
+                    // written some goes on: rights and credentials that were taken away may come back.
+                    if error.kind() == StoreErrorKind::Denied && !self.has_written {
+                        self.denied.get_or_insert_with(|| Arc::clone(&error));
+                    }
+                    if failures == 1 {
+                        debug!(%shard, error = %Chain(&*error), "a lease write failed, repeating it");
+                    } else {
+                        warn!(%shard, failures, error = %Chain(&*error), "a lease write fails again and again");
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_held(&mut self, now: Instant) {
+        let is_idle = self.keeper.is_idle();
+        self.idle.send_if_modified(|idle| std::mem::replace(idle, is_idle) != is_idle);
+        if let Some(held) = self.keeper.take_changed_handles(now) {
+            self.held.send_if_modified(|current| {
+                let same = current.len() == held.len()
+                    && current
+                        .iter()
+                        .zip(&held)
+                        .all(|((a, x), (b, y))| a == b && x.incarnation() == y.incarnation());
+                if !same {
+                    *current = Arc::new(held);
+                }
+                !same
+            });
+        }
+    }
+}

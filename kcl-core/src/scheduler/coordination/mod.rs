@@ -1,0 +1,401 @@
+//! The lease side of a scheduler: lists the lease table, plans, and drives the keeper's writes.
+//!
+//! One task, in production on its own thread and runtime, so that busy processors cannot delay renewals (L-1).
+//! Every call to the lease store is made here.
+
+mod answers;
+mod planning;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::trouble::Trouble;
+use crate::entropy::Entropy;
+use crate::error::Chain;
+use crate::event::EventSender;
+use crate::lease::keeper::{Keeper, KeeperSettings};
+use crate::lease::{
+    Command, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, Prepared, StoreError,
+    Write,
+};
+use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
+use crate::retry::Backoff;
+use crate::settings::Settings;
+use crate::time::Clock;
+
+/// What the lease table showed when it was last listed, and what was written since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableView {
+    pub(crate) leases: BTreeMap<ShardId, Lease>,
+    /// Whether this worker is the one that keeps house (KCL 2.x rule).
+    pub(crate) leader: bool,
+    /// When the table was last listed to its end.
+    pub(crate) listed_at: Option<Instant>,
+    /// The rows that cannot be read, by key, and why.
+    pub(crate) unreadable: BTreeMap<String, String>,
+}
+
+/// What a start found.
+#[derive(Debug)]
+pub(crate) struct StartView {
+    pub(crate) prepared: Prepared,
+    pub(crate) leases: BTreeMap<ShardId, Lease>,
+}
+
+/// A request of the scheduler to its lease side.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// The stream's shards as just listed: create what is missing, delete what is done with.
+    Shards {
+        shards: Arc<Vec<Shard>>,
+        /// Answered once the creations are.
+        answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+    },
+    /// Delete these rows if they are still like this (a reset the user asked for).
+    Delete { leases: Vec<Lease>, answer: oneshot::Sender<Result<(), StoreError>> },
+    /// Take and ask for nothing more.
+    StopTaking,
+}
+
+/// What the scheduler sees of its lease side.
+#[derive(Clone, Debug)]
+pub(crate) struct CoordinationView {
+    pub(crate) held: watch::Receiver<Arc<BTreeMap<ShardId, LeaseHandle>>>,
+    pub(crate) table: watch::Receiver<Arc<TableView>>,
+    /// Counts shards whose end this worker stored.
+    pub(crate) ended: watch::Receiver<u64>,
+    /// Counts reasons to list the stream's shards now.
+    pub(crate) listing_wanted: watch::Receiver<u64>,
+    /// Whether no lease is held and none is being acquired.
+    pub(crate) idle: watch::Receiver<bool>,
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// What a lease side is made of.
+#[derive(Debug)]
+pub(crate) struct CoordinationConfig {
+    pub(crate) store: Arc<dyn LeaseStore>,
+    pub(crate) me: WorkerId,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) stream: StreamIdentity,
+    pub(crate) initial: InitialPosition,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Entropy,
+    pub(crate) events: EventSender,
+    pub(super) trouble: Trouble,
+    pub(crate) stop: CancellationToken,
+}
+
+type Flight = BoxFuture<'static, (ShardId, Instant, Result<Write, Arc<StoreError>>)>;
+type SideCall = BoxFuture<'static, SideDone>;
+
+/// The answer of a call that is not a write on a held lease.
+enum SideDone {
+    /// The caller was answered.
+    Nothing,
+    /// A hand-over was asked for, or not.
+    Requested(ShardId, Box<Result<Write, StoreError>>),
+    /// Leases were created.
+    Created(Batch),
+    /// Leases were deleted.
+    Deleted(Batch),
+}
+
+/// Creations or deletions done one after the other, up to the first error.
+struct Batch {
+    attempted: Vec<ShardId>,
+    written: Vec<(ShardId, Write)>,
+    error: Option<StoreError>,
+    answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl Batch {
+    fn finish(self) {
+        if let Some(answer) = self.answer {
+            let _ = answer.send(self.error.map_or(Ok(()), Err));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    rows: BTreeMap<ShardId, Lease>,
+    unreadable: BTreeMap<String, String>,
+    /// Rows that were written while the scan was under way; newer than what it shows.
+    written: BTreeMap<ShardId, Option<Lease>>,
+}
+
+/// The lease side. See the module.
+pub(crate) struct Coordination {
+    store: Arc<dyn LeaseStore>,
+    me: WorkerId,
+    settings: Arc<Settings>,
+    stream: StreamIdentity,
+    initial: InitialPosition,
+    clock: Arc<dyn Clock>,
+    entropy: Entropy,
+    events: EventSender,
+    trouble: Trouble,
+    stop: CancellationToken,
+
+    keeper: Keeper,
+    observer: LeaseObserver,
+    table: BTreeMap<ShardId, Lease>,
+    listed_at: Option<Instant>,
+    listing: Option<(Arc<Vec<Shard>>, Instant)>,
+    free_since: BTreeMap<ShardId, Instant>,
+    /// Who asks for which lease, and since when that is seen.
+    requests: BTreeMap<ShardId, (WorkerId, Instant)>,
+    ended_since: BTreeMap<ShardId, Instant>,
+    /// Leases this worker gave up by itself are left to others for a while.
+    given_up_until: BTreeMap<ShardId, Instant>,
+    /// Rows a side call is under way for.
+    side_busy: BTreeSet<ShardId>,
+    /// The rows that cannot be read, by key, and why.
+    unreadable: BTreeMap<String, String>,
+    reported_trimmed: BTreeSet<ShardId>,
+    taking: bool,
+    /// Whether a lease was ever acquired.
+    has_written: bool,
+    /// The first write of a lease was denied.
+    denied: Option<Arc<StoreError>>,
+
+    scan: Option<Scan>,
+    scan_backoff: Backoff,
+    next_scan: Instant,
+    next_plan: Option<Instant>,
+
+    commands: mpsc::Receiver<Command>,
+    controls: mpsc::Receiver<Control>,
+    held: watch::Sender<Arc<BTreeMap<ShardId, LeaseHandle>>>,
+    view: watch::Sender<Arc<TableView>>,
+    ended: watch::Sender<u64>,
+    listing_wanted: watch::Sender<u64>,
+    idle: watch::Sender<bool>,
+
+    flights: FuturesUnordered<Flight>,
+    side_calls: FuturesUnordered<SideCall>,
+    page: Option<BoxFuture<'static, Result<LeasePage, StoreError>>>,
+}
+
+impl Coordination {
+    pub(crate) fn new(config: CoordinationConfig) -> (Self, mpsc::Sender<Control>, CoordinationView) {
+        let CoordinationConfig {
+            store,
+            me,
+            settings,
+            stream,
+            initial,
+            clock,
+            entropy,
+            events,
+            trouble,
+            stop,
+        } = config;
+        let (command_sender, commands) = mpsc::channel(1024);
+        let (control_sender, controls) = mpsc::channel(16);
+        let (held, held_view) = watch::channel(Arc::default());
+        let (view, table_view) = watch::channel(Arc::default());
+        let (ended, ended_view) = watch::channel(0);
+        let (listing_wanted, listing_wanted_view) = watch::channel(0);
+        let (idle, idle_view) = watch::channel(true);
+        let keeper_settings = KeeperSettings {
+            lease_duration: settings.lease_duration,
+            safety_margin: settings.lease_safety_margin,
+            max_writes: settings.max_lease_writes,
+            first_promise: settings.stall_timeout,
+            stream: stream.clone(),
+            initial,
+        };
+        let keeper = Keeper::new(me.clone(), keeper_settings, entropy.fork(), command_sender.clone());
+        let now = Instant::now();
+        let scan_backoff =
+            Backoff::new(Duration::from_millis(100), settings.lease_scan_interval, entropy.fork());
+        let coordination = Self {
+            observer: LeaseObserver::new(settings.lease_duration),
+            store,
+            me,
+            settings,
+            stream,
+            initial,
+            clock,
+            entropy,
+            events,
+            trouble,
+            stop,
+            keeper,
+            table: BTreeMap::new(),
+            listed_at: None,
+            listing: None,
+            free_since: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            ended_since: BTreeMap::new(),
+            given_up_until: BTreeMap::new(),
+            side_busy: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
+            reported_trimmed: BTreeSet::new(),
+            taking: true,
+            has_written: false,
+            denied: None,
+            scan: None,
+            scan_backoff,
+            next_scan: now,
+            next_plan: None,
+            commands,
+            controls,
+            held,
+            view,
+            ended,
+            listing_wanted,
+            idle,
+            flights: FuturesUnordered::new(),
+            side_calls: FuturesUnordered::new(),
+            page: None,
+        };
+        let view = CoordinationView {
+            held: held_view,
+            table: table_view,
+            ended: ended_view,
+            listing_wanted: listing_wanted_view,
+            idle: idle_view,
+            commands: command_sender,
+        };
+        (coordination, control_sender, view)
+    }
+
+    /// Prepares the store and lists the table, answers with what was found, and then runs until stopped.
+    ///
+    /// When it ends, no call to the store is under way, and every handle shows its lease as lost.
+    ///
+    /// # Errors
+    /// If the right to write leases turns out to be missing.
+    pub(crate) async fn run(
+        mut self,
+        started: oneshot::Sender<Result<StartView, StoreError>>,
+    ) -> Result<(), Arc<StoreError>> {
+        let stop = self.stop.clone();
+        let start = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            start = self.start() => start,
+        };
+        let failed = start.is_err();
+        if started.send(start).is_err() || failed {
+            return Ok(());
+        }
+        self.next_scan = Instant::now() + self.scan_interval();
+        while self.denied.is_none() && !self.step(&stop).await {}
+        self.keeper.abandon_all(&LossReason::Released);
+        self.handle_outcomes(Instant::now());
+        self.publish_held(Instant::now());
+        self.denied.map_or(Ok(()), Err)
+    }
+
+    async fn start(&mut self) -> Result<StartView, StoreError> {
+        let mut backoff =
+            Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.entropy.fork());
+        let prepared = loop {
+            match self.store.prepare().await {
+                Ok(prepared) => break prepared,
+                Err(error) if error.is_retryable() => {
+                    warn!(error = %Chain(&error), "the lease store is not ready yet, trying again");
+                    self.trouble.note(error);
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        loop {
+            match self.list_all().await {
+                Ok(()) => break,
+                Err(error) if error.is_retryable() => {
+                    warn!(error = %Chain(&error), "the lease table could not be listed, trying again");
+                    self.trouble.note(error);
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.publish_table();
+        Ok(StartView { prepared, leases: self.table.clone() })
+    }
+
+    async fn list_all(&mut self) -> Result<(), StoreError> {
+        self.scan = Some(Scan::default());
+        let mut page = self.store.list(None).await?;
+        loop {
+            match self.take_page(page, Instant::now()) {
+                Some(token) => page = self.store.list(Some(token)).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Does whatever comes next. Returns whether to stop.
+    async fn step(&mut self, stop: &CancellationToken) -> bool {
+        let now = Instant::now();
+        self.send_due(now);
+        self.handle_outcomes(now);
+        self.publish_held(now);
+        let wake = self.next_wake();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return true,
+            Some((shard, sent, result)) = self.flights.next(), if !self.flights.is_empty() => {
+                self.keeper.answered(&shard, result, sent, Instant::now());
+                // Answers come in bursts; taking all that are there spares a round of publishing for each.
+                while let Some(Some((shard, sent, result))) = self.flights.next().now_or_never() {
+                    self.keeper.answered(&shard, result, sent, Instant::now());
+                }
+            }
+            Some(command) = self.commands.recv() => self.take_command(command, Instant::now()),
+            Some(done) = self.side_calls.next(), if !self.side_calls.is_empty() => self.side_done(done),
+            Some(control) = self.controls.recv() => self.take_control(control, Instant::now()),
+            page = poll_page(&mut self.page), if self.page.is_some() => {
+                self.page = None;
+                self.page_arrived(page, Instant::now());
+            }
+            () = tokio::time::sleep_until(wake) => {}
+        }
+        let now = Instant::now();
+        if self.scan.is_none() && now >= self.next_scan {
+            self.scan = Some(Scan::default());
+            self.request_page(None);
+        }
+        if self.next_plan.is_some_and(|at| now >= at) {
+            self.next_plan = None;
+            self.plan(now);
+        }
+        false
+    }
+
+    fn next_wake(&self) -> Instant {
+        let scan = self.scan.is_none().then_some(self.next_scan);
+        self.keeper
+            .next_due()
+            .into_iter()
+            .chain(scan)
+            .chain(self.next_plan)
+            .min()
+            .unwrap_or_else(|| Instant::now() + self.settings.lease_duration)
+    }
+}
+
+async fn poll_page(
+    page: &mut Option<BoxFuture<'static, Result<LeasePage, StoreError>>>,
+) -> Result<LeasePage, StoreError> {
+    match page {
+        Some(page) => page.await,
+        None => std::future::pending().await,
+    }
+}

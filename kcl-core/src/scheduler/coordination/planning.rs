@@ -1,0 +1,268 @@
+//! Has plans made and carries them out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Batch, Coordination, SideDone};
+use crate::event::Event;
+use crate::lease::keeper::Acquisition;
+use crate::lease::verb::Verb;
+use crate::lease::{AttemptToken, Expectation, Lease, OwnerExpectation, StoreError};
+use crate::model::{Shard, ShardId};
+use crate::plan::{self, Action, BalanceInput, BalanceLimits, CleanupInput, LeaseView, SyncInput};
+
+/// How many leases are created at a time.
+const CREATIONS_AT_A_TIME: usize = 32;
+
+impl Coordination {
+    pub(super) fn plan_soon(&mut self, at: Instant) {
+        if self.taking {
+            self.next_plan = Some(self.next_plan.map_or(at, |planned| planned.min(at)));
+        }
+    }
+
+    pub(super) fn plan(&mut self, now: Instant) {
+        if !self.taking {
+            return;
+        }
+        let duration = self.settings.lease_duration;
+        // What is known must be fresh enough for "has not changed" to mean anything.
+        if self.listed_at.is_none_or(|at| now - at > duration.max(self.settings.lease_scan_interval * 3)) {
+            return;
+        }
+        let mut rows = self.table.clone();
+        for lease in self.keeper.held() {
+            rows.insert(lease.shard.clone(), lease.clone());
+        }
+        let held: BTreeSet<ShardId> = self.keeper.held().map(|lease| lease.shard.clone()).collect();
+        let mut busy = self.keeper.busy();
+        busy.retain(|shard| !held.contains(shard));
+        busy.extend(self.side_busy.iter().cloned());
+        let given_up = self.given_up_until.iter().filter(|(_, until)| **until > now);
+        busy.extend(given_up.map(|(shard, _)| shard.clone()));
+        let mut next_plan: Option<Instant> = None;
+        let mut soonest = |at: Instant| next_plan = Some(next_plan.map_or(at, |known| known.min(at)));
+        let grace = duration / 5;
+        let mut views = Vec::with_capacity(rows.len());
+        for lease in rows.values() {
+            let mine = held.contains(&lease.shard);
+            let expired = !mine && lease.owner.is_some() && self.observer.is_expired(lease, now);
+            let free = !lease.is_ended() && !mine && (lease.owner.is_none() || expired);
+            let free_for = if free {
+                let since = *self.free_since.entry(lease.shard.clone()).or_insert(now);
+                if now < since + grace {
+                    soonest(since + grace);
+                }
+                Some(now - since)
+            } else {
+                self.free_since.remove(&lease.shard);
+                if !mine
+                    && !lease.is_ended()
+                    && let Some(at) = self.observer.expires_at(lease)
+                {
+                    soonest(at.max(now + duration / 100));
+                }
+                None
+            };
+            let requested_for = lease.requested_by.as_ref().map(|worker| {
+                let seen = self.requests.entry(lease.shard.clone()).or_insert_with(|| (worker.clone(), now));
+                if seen.0 != *worker {
+                    *seen = (worker.clone(), now);
+                }
+                now - seen.1
+            });
+            views.push(LeaseView { lease, expired, free_for, requested_for });
+        }
+        let decisions = plan::plan_balance(&BalanceInput {
+            me: &self.me,
+            leases: &views,
+            held: &held,
+            busy: &busy,
+            limits: BalanceLimits {
+                max_leases: self.settings.max_leases,
+                max_requests: self.settings.max_requests,
+                grace,
+                // Long enough for a callback to end; only a Java worker never answers.
+                request_timeout: duration * 3,
+            },
+        });
+        self.next_plan = next_plan;
+        for decision in decisions {
+            debug!(shard = %decision.shard, action = ?decision.action, reason = %decision.reason, "planned");
+            let Some(row) = rows.get(&decision.shard) else { continue };
+            let how = match decision.action {
+                Action::Adopt => Acquisition::Adopt,
+                Action::Take => Acquisition::Take,
+                Action::Steal => Acquisition::Steal,
+                Action::Request => {
+                    self.request(row);
+                    continue;
+                }
+            };
+            self.keeper.acquire(row, how, decision.reason.to_string(), now);
+        }
+    }
+
+    pub(super) fn request(&mut self, row: &Lease) {
+        let store = Arc::clone(&self.store);
+        let verb = Verb::request(row, &self.me);
+        self.side_busy.insert(row.shard.clone());
+        self.side_calls.push(Box::pin(async move {
+            let result = store.update(&verb.shard, &verb.expect, &verb.patch).await;
+            SideDone::Requested(verb.shard, Box::new(result))
+        }));
+    }
+
+    /// Compares the stream's shards with the leases: creates what is missing, deletes what is done with.
+    pub(super) fn sync(&mut self, answer: Option<oneshot::Sender<Result<(), StoreError>>>) {
+        let Some((shards, _)) = self.listing.clone() else { return };
+        let mut leases = self.table.clone();
+        for lease in self.keeper.held() {
+            leases.insert(lease.shard.clone(), lease.clone());
+        }
+        let plan = plan::plan_sync(&SyncInput {
+            shards: &shards,
+            leases: &leases,
+            initial: self.initial,
+            stream: &self.stream,
+            start_timestamp: Some(self.clock.now()),
+            first_start: leases.is_empty() && self.unreadable.is_empty(),
+        });
+        let token = AttemptToken(self.entropy.uuid());
+        let busy = self.keeper.busy();
+        let create: Vec<Lease> = plan
+            .create
+            .into_iter()
+            .filter(|planned| !busy.contains(&planned.lease.shard))
+            // Whoever repairs the row decides where its shard goes on.
+            .filter(|planned| !self.unreadable.contains_key(planned.lease.shard.as_str()))
+            .map(|planned| {
+                info!(shard = %planned.lease.shard, checkpoint = %planned.lease.checkpoint, reason = %planned.reason,
+                    "creating a lease");
+                Lease { token: Some(token), ..planned.lease }
+            })
+            .collect();
+        if answer.is_none() {
+            self.clean_up(&shards, &leases);
+        }
+        if create.is_empty() {
+            if let Some(answer) = answer {
+                let _ = answer.send(Ok(()));
+            }
+            self.plan_soon(Instant::now());
+            return;
+        }
+        self.side_busy.extend(create.iter().map(|lease| lease.shard.clone()));
+        let store = Arc::clone(&self.store);
+        let attempted: Vec<ShardId> = create.iter().map(|lease| lease.shard.clone()).collect();
+        self.side_calls.push(Box::pin(async move {
+            let mut batch = Batch { attempted, written: Vec::new(), error: None, answer };
+            // Generation by generation, so that a crash midway leaves ancestors first.
+            for generation in generations(create) {
+                let mut writes = futures_util::stream::iter(generation)
+                    .map(|lease| {
+                        let store = &store;
+                        async move { (store.create(&lease).await, lease.shard) }
+                    })
+                    .buffer_unordered(CREATIONS_AT_A_TIME);
+                while let Some((result, shard)) = writes.next().await {
+                    match result {
+                        Ok(write) => batch.written.push((shard, write)),
+                        Err(error) => batch.error = Some(error),
+                    }
+                }
+                if batch.error.is_some() {
+                    break;
+                }
+            }
+            SideDone::Created(batch)
+        }));
+    }
+
+    pub(super) fn clean_up(&mut self, shards: &[Shard], leases: &BTreeMap<ShardId, Lease>) {
+        let now = Instant::now();
+        let ended_for: BTreeMap<ShardId, Duration> =
+            self.ended_since.iter().map(|(shard, since)| (shard.clone(), now - *since)).collect();
+        let plan = plan::leases_to_delete(&CleanupInput {
+            shards,
+            leases,
+            ended_for: &ended_for,
+            retention: self.settings.ended_lease_retention,
+        });
+        for lease in plan.trimmed {
+            if self.reported_trimmed.insert(lease.shard.clone()) {
+                warn!(shard = %lease.shard, checkpoint = %lease.checkpoint, "the shard expired before it was read to its end");
+                let reason = "the stream no longer lists the shard, and its end was not reached".to_owned();
+                self.events.send(Event::DataLoss {
+                    shard: lease.shard,
+                    checkpoint: lease.checkpoint,
+                    reason,
+                });
+            }
+        }
+        let rows = plan.delete.into_iter().map(|deletion| {
+            info!(shard = %deletion.lease.shard, reason = %deletion.reason, "deleting a lease");
+            deletion.lease
+        });
+        let rows = rows.collect();
+        self.delete(rows, None);
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        leases: Vec<Lease>,
+        answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+    ) {
+        if leases.is_empty() {
+            if let Some(answer) = answer {
+                let _ = answer.send(Ok(()));
+            }
+            return;
+        }
+        self.side_busy.extend(leases.iter().map(|lease| lease.shard.clone()));
+        let store = Arc::clone(&self.store);
+        let attempted: Vec<ShardId> = leases.iter().map(|lease| lease.shard.clone()).collect();
+        self.side_calls.push(Box::pin(async move {
+            let mut batch = Batch { attempted, written: Vec::new(), error: None, answer };
+            for lease in leases {
+                let expect = Expectation {
+                    counter: Some(lease.counter),
+                    owner: lease.owner.map_or(OwnerExpectation::Absent, OwnerExpectation::Is),
+                    checkpoint: Some(lease.checkpoint),
+                    ..Expectation::default()
+                };
+                match store.delete(&lease.shard, &expect).await {
+                    Ok(write) => batch.written.push((lease.shard, write)),
+                    Err(error) => {
+                        batch.error = Some(error);
+                        break;
+                    }
+                }
+            }
+            SideDone::Deleted(batch)
+        }));
+    }
+}
+
+/// Splits leases that are in order of birth, so that no lease is in one part with a parent.
+fn generations(leases: Vec<Lease>) -> Vec<Vec<Lease>> {
+    let mut generations: Vec<Vec<Lease>> = Vec::new();
+    let mut current: BTreeSet<ShardId> = BTreeSet::new();
+    for lease in leases {
+        if generations.is_empty() || lease.parents.iter().any(|parent| current.contains(parent)) {
+            generations.push(Vec::new());
+            current.clear();
+        }
+        current.insert(lease.shard.clone());
+        if let Some(generation) = generations.last_mut() {
+            generation.push(lease);
+        }
+    }
+    generations
+}

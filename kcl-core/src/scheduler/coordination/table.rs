@@ -1,0 +1,160 @@
+//! Lists the lease table and remembers what it showed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Coordination, Scan, TableView};
+use crate::error::Chain;
+use crate::event::Event;
+use crate::lease::{Lease, LeasePage, PageToken, StoreError, StoreErrorKind};
+use crate::model::ShardId;
+use crate::plan;
+
+impl Coordination {
+    pub(super) fn scan_interval(&self) -> Duration {
+        let scan = self.settings.lease_scan_interval;
+        let interval = if self.requests.values().any(|(worker, _)| *worker == self.me) {
+            scan.min(Duration::from_secs(1))
+        } else if self.is_alone() {
+            // Nobody else holds anything, so nothing but a newcomer's request can be seen, and renewals show that.
+            self.settings.lease_duration.max(scan)
+        } else {
+            scan
+        };
+        // Workers that started together drift apart.
+        interval.mul_f64(0.9 + self.entropy.unit() / 10.0)
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        let held: BTreeSet<&ShardId> = self.keeper.held().map(|lease| &lease.shard).collect();
+        !held.is_empty() && self.table.values().all(|lease| lease.is_ended() || held.contains(&lease.shard))
+    }
+
+    pub(super) fn request_page(&mut self, token: Option<PageToken>) {
+        let store = Arc::clone(&self.store);
+        let timeout = self.settings.lease_duration / 2;
+        self.page = Some(Box::pin(async move {
+            match tokio::time::timeout(timeout, store.list(token)).await {
+                Ok(result) => result,
+                Err(_) => Err(StoreError::new(
+                    StoreErrorKind::Unavailable,
+                    "list",
+                    store.to_string(),
+                    format!("no answer within {timeout:?}"),
+                )),
+            }
+        }));
+    }
+
+    pub(super) fn page_arrived(&mut self, page: Result<LeasePage, StoreError>, now: Instant) {
+        match page {
+            Ok(page) => match self.take_page(page, now) {
+                Some(token) => self.request_page(Some(token)),
+                None => {
+                    self.scan_backoff.reset();
+                    self.publish_table();
+                    self.plan(now);
+                    self.next_scan = now + self.scan_interval();
+                }
+            },
+            Err(error) => {
+                self.scan = None;
+                let delay = self.scan_backoff.next_delay();
+                if self.scan_backoff.attempts() == 2 {
+                    warn!(error = %Chain(&error), "the lease table cannot be listed, trying again");
+                }
+                self.next_scan = now + delay;
+            }
+        }
+    }
+
+    /// Takes a page of the listing; returns where the next one begins. After the last, the table is replaced.
+    pub(super) fn take_page(&mut self, page: LeasePage, now: Instant) -> Option<PageToken> {
+        let scan = self.scan.get_or_insert_default();
+        for row in page.unreadable {
+            if self.unreadable.get(&row.key) != Some(&row.reason) {
+                warn!(key = %row.key, reason = %row.reason, "a row of the lease table cannot be read; it is left alone");
+                let (key, reason) = (row.key.clone(), row.reason.clone());
+                self.events.send(Event::UnreadableLease { key, reason });
+            }
+            scan.unreadable.insert(row.key, row.reason);
+        }
+        for lease in page.leases {
+            self.observer.observe(&lease, now);
+            self.keeper.note_row(&lease);
+            scan.rows.insert(lease.shard.clone(), lease);
+        }
+        if page.next.is_some() {
+            return page.next;
+        }
+        let Scan { mut rows, unreadable, written } = std::mem::take(scan);
+        self.scan = None;
+        for (shard, row) in written {
+            match row {
+                Some(row) => rows.insert(shard, row),
+                None => rows.remove(&shard),
+            };
+        }
+        self.table = rows;
+        self.unreadable = unreadable;
+        self.listed_at = Some(now);
+        self.notice_missing_rows(now);
+        None
+    }
+
+    pub(super) fn notice_missing_rows(&mut self, now: Instant) {
+        let table = &self.table;
+        self.observer.retain(|shard| table.contains_key(shard));
+        self.requests.retain(|shard, (worker, _)| {
+            table.get(shard).is_some_and(|lease| lease.requested_by.as_ref() == Some(worker))
+        });
+        self.ended_since.retain(|shard, _| table.contains_key(shard));
+        self.given_up_until.retain(|_, until| *until > now);
+        for lease in table.values().filter(|lease| lease.is_ended()) {
+            self.ended_since.entry(lease.shard.clone()).or_insert(now);
+        }
+        let is_there =
+            |shard: &ShardId| table.contains_key(shard) || self.unreadable.contains_key(shard.as_str());
+        let hole = table.values().any(|lease| lease.is_ended() && !lease.children.iter().all(is_there));
+        if hole {
+            self.want_listing();
+        }
+    }
+
+    pub(super) fn want_listing(&self) {
+        self.listing_wanted.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn saw(&mut self, row: Lease, now: Instant) {
+        self.observer.observe(&row, now);
+        if let Some(scan) = &mut self.scan {
+            scan.written.insert(row.shard.clone(), Some(row.clone()));
+        }
+        self.table.insert(row.shard.clone(), row);
+    }
+
+    pub(super) fn gone(&mut self, shard: &ShardId) {
+        if let Some(scan) = &mut self.scan {
+            scan.written.insert(shard.clone(), None);
+        }
+        self.table.remove(shard);
+    }
+
+    pub(super) fn publish_table(&self) {
+        let mut leases = self.table.clone();
+        for lease in self.keeper.held() {
+            leases.insert(lease.shard.clone(), lease.clone());
+        }
+        let leader = plan::is_leader(&self.me, leases.values());
+        self.view.send_replace(Arc::new(TableView {
+            leases,
+            leader,
+            listed_at: self.listed_at,
+            unreadable: self.unreadable.clone(),
+        }));
+    }
+}
