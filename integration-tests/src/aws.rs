@@ -170,10 +170,8 @@ impl Aws {
 /// If it is not there, or something else.
 #[must_use]
 pub fn string<'a>(item: &'a Item, name: &str) -> &'a str {
-    match item.get(name) {
-        Some(AttributeValue::S(text)) => text,
-        other => panic!("{name} is {other:?}"),
-    }
+    let value = item.get(name).and_then(|value| value.as_s().ok());
+    value.expect("the attribute is there and a string")
 }
 
 /// A row of these attributes.

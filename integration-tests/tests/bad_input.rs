@@ -1,5 +1,8 @@
 //! Bad input: the error says what call, what resource and what remedy; in time; and nothing is written.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+#![allow(clippy::print_stdout, reason = "what a person would read is worth a look")]
+
 use std::time::Duration;
 
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};

@@ -1,5 +1,6 @@
 //! A processor that blocks every thread of its runtime, in real time.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
 #![allow(
     clippy::disallowed_methods,
     reason = "the test is about threads that sleep, and watches from a thread"

@@ -1,5 +1,7 @@
 //! A whole worker over loopback sockets, in real time: the table it makes, what it stores there, and how it goes on.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

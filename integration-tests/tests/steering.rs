@@ -1,5 +1,7 @@
 //! Steering and watching a worker through its handle, and what error policies do.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -81,9 +81,9 @@ impl Worker {
             ));
         }
         let begun = Instant::now();
-        let shards = Arc::new(
-            self.retry("the shards cannot be listed yet", trouble, || self.source.list_shards()).await?,
-        );
+        let shards =
+            self.retry("the shards cannot be listed yet", trouble, || self.source.list_shards()).await?;
+        let shards = Arc::new(shards);
         self.check_table(&shards, &leases, &stream, &control, trouble).await?;
         self.settle("leases cannot be created yet", &control, trouble, |answer| Control::Shards {
             shards: Arc::clone(&shards),
