@@ -1,5 +1,6 @@
 //! What an answered write means for its lease.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -48,12 +49,12 @@ impl Keeper {
         self.incarnations += 1;
         let incarnation = self.incarnations;
         let Some(slot) = self.slots.get_mut(shard) else { return };
-        let State::Acquiring { how, reason, parent } = &slot.state else { return };
+        let State::Acquiring { how, reason, parents } = &slot.state else { return };
         let announce_at = match how {
             Acquisition::Adopt | Acquisition::Take => now,
             Acquisition::Steal => now + duration,
         };
-        let parent = parent.clone();
+        let parents = parents.clone();
         self.outcomes.push(Outcome::Acquired { shard: shard.clone(), reason: reason.clone() });
         let (standing, shown) = watch::channel(Standing {
             valid_until: written_after + duration - margin,
@@ -77,7 +78,7 @@ impl Keeper {
         }));
         self.changed = true;
         self.schedule_at(shard, next_renewal);
-        self.child_settled(parent.as_ref(), shard, now);
+        self.child_settled(&parents, shard, now);
     }
 
     pub(super) fn still_held(&mut self, shard: &ShardId, row: Lease, written_after: Instant, now: Instant) {
@@ -105,16 +106,16 @@ impl Keeper {
             Goal::Acquire | Goal::CreateChild | Goal::Renew => Vec::new(),
         };
         self.outcomes.push(Outcome::Seen(row));
-        let parent = self.parent_of(shard);
+        let parents = self.parents_of(shard);
         self.drop_slot(shard, reason);
         answers.into_iter().for_each(accept);
-        self.child_settled(parent.as_ref(), shard, now);
+        self.child_settled(&parents, shard, now);
     }
 
     pub(super) fn refused(&mut self, shard: &ShardId, goal: Goal, row: Option<Lease>, now: Instant) {
         let reason =
             row.as_ref().map_or(LossReason::Deleted, |row| LossReason::Taken { by: row.owner.clone() });
-        let parent = self.parent_of(shard);
+        let parents = self.parents_of(shard);
         match row {
             Some(row) => self.outcomes.push(Outcome::Seen(row)),
             None => self.outcomes.push(Outcome::Gone(shard.clone())),
@@ -127,7 +128,7 @@ impl Keeper {
         }
         self.drop_slot(shard, reason);
         // A child that exists already, whoever made it, is what the end of its parent needs.
-        self.child_settled(parent.as_ref(), shard, now);
+        self.child_settled(&parents, shard, now);
     }
 
     pub(super) fn failed(&mut self, shard: &ShardId, error: Arc<StoreError>, now: Instant) {
@@ -170,21 +171,22 @@ impl Keeper {
         }
     }
 
-    /// The parent whose end waits for the lease of this child to be created.
-    pub(super) fn parent_of(&self, child: &ShardId) -> Option<ShardId> {
-        match &self.slots.get(child)?.state {
-            State::Acquiring { parent, .. } => parent.clone(),
-            State::Held(_) => None,
+    /// The shards whose ends wait for the lease of this child to be created.
+    pub(super) fn parents_of(&self, child: &ShardId) -> BTreeSet<ShardId> {
+        match self.slots.get(child).map(|slot| &slot.state) {
+            Some(State::Acquiring { parents, .. }) => parents.clone(),
+            Some(State::Held(_)) | None => BTreeSet::new(),
         }
     }
 
-    pub(super) fn child_settled(&mut self, parent: Option<&ShardId>, child: &ShardId, now: Instant) {
-        let Some(parent) = parent else { return };
-        let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(parent) else { return };
-        let Some(ending) = held.end.as_mut() else { return };
-        ending.without_lease.remove(child);
-        if ending.without_lease.is_empty() {
-            self.schedule_at(parent, now);
+    pub(super) fn child_settled(&mut self, parents: &BTreeSet<ShardId>, child: &ShardId, now: Instant) {
+        for parent in parents {
+            let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(parent) else { continue };
+            let Some(ending) = held.end.as_mut() else { continue };
+            ending.without_lease.remove(child);
+            if ending.without_lease.is_empty() {
+                self.schedule_at(parent, now);
+            }
         }
     }
 }

@@ -132,7 +132,12 @@ struct Slot {
 
 #[derive(Debug)]
 enum State {
-    Acquiring { how: Acquisition, reason: String, parent: Option<ShardId> },
+    Acquiring {
+        how: Acquisition,
+        reason: String,
+        /// The shards whose ends wait for this row to be created; none if there is a row already.
+        parents: BTreeSet<ShardId>,
+    },
     Held(Box<Held>),
 }
 
@@ -243,7 +248,7 @@ impl Keeper {
             Acquisition::Adopt => Verb::renew(row, token),
             Acquisition::Take | Acquisition::Steal => Verb::take(row, &self.me, token),
         };
-        let state = State::Acquiring { how, reason, parent: None };
+        let state = State::Acquiring { how, reason, parents: BTreeSet::new() };
         self.insert(row.shard.clone(), state, Operation::new(Goal::Acquire, Call::Update(verb)), now);
     }
 
@@ -386,9 +391,17 @@ impl Keeper {
         let mut to_create = Vec::new();
         for mut child in children {
             child.token = Some(token);
-            if !self.slots.contains_key(&child.shard) {
-                without_lease.insert(child.shard.clone());
-                to_create.push(child);
+            match self.slots.get_mut(&child.shard).map(|slot| &mut slot.state) {
+                // The other parent of a merge ends at the same time: its creation is waited for by both.
+                Some(State::Acquiring { parents, .. }) if !parents.is_empty() => {
+                    parents.insert(shard.clone());
+                    without_lease.insert(child.shard);
+                }
+                Some(State::Acquiring { .. } | State::Held(_)) => {}
+                None => {
+                    without_lease.insert(child.shard.clone());
+                    to_create.push(child);
+                }
             }
         }
         let ready = without_lease.is_empty();
@@ -399,7 +412,7 @@ impl Keeper {
             let state = State::Acquiring {
                 how: Acquisition::Take,
                 reason: format!("child of {shard}"),
-                parent: Some(shard.clone()),
+                parents: BTreeSet::from([shard.clone()]),
             };
             let operation = Operation::new(Goal::CreateChild, Call::Create(child.clone()));
             self.insert(child.shard, state, operation, now);

@@ -316,6 +316,22 @@ async fn a_child_that_somebody_else_created_does_not_hold_up_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn both_parents_of_a_merge_that_end_at_once_wait_for_the_lease_of_the_child() {
+    let mut bench = Bench::new();
+    let (one, other) = (bench.hold("a"), bench.hold("b"));
+    let mut one_answered = bench.end(&one, &["c"]);
+    let creation = bench.one_attempt();
+    let mut other_answered = bench.end(&other, &["c"]);
+    assert!(bench.keeper.due(Instant::now()).is_empty(), "no end is written before the creation is answered");
+    let now = Instant::now();
+    let write = bench.apply(&creation.call);
+    bench.keeper.answered(&creation.shard, Ok(write), now, now);
+    bench.settle();
+    assert!(one_answered.try_recv().unwrap().is_ok() && other_answered.try_recv().unwrap().is_ok());
+    assert!(bench.table["a"].is_ended() && bench.table["b"].is_ended());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_parent_is_renewed_while_its_children_cannot_be_created() {
     let mut bench = Bench::new();
     let handle = bench.hold("a");
