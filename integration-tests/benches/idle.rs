@@ -10,14 +10,14 @@
 
 use std::error::Error;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::model::{HashKeyRange, SequenceNumber, Shard, StreamIdentity};
 use kcl_core::source::{ShardReader, SourceBatch, SourceError, StartFrom, StreamSource};
-use kcl_core::{
-    BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext, ShardId, ShardSnapshot,
-};
+use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext, ShardId};
 use kcl_lease_memory::MemoryLeaseStore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -33,9 +33,15 @@ const SETTLING: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 struct Silence {
     shards: u32,
+    /// How many shards were read from.
+    read: Arc<AtomicU32>,
 }
 
 impl Silence {
+    fn new(shards: u32) -> Self {
+        Self { shards, read: Arc::default() }
+    }
+
     fn shard(&self, i: u32) -> Shard {
         let width = u128::MAX / u128::from(self.shards);
         let start = width * u128::from(i);
@@ -67,7 +73,7 @@ impl StreamSource for Silence {
         _: &ShardId,
         _: StartFrom,
     ) -> std::result::Result<Box<dyn ShardReader>, SourceError> {
-        Ok(Box::new(Quiet { next: Instant::now() }))
+        Ok(Box::new(Quiet::new(Arc::clone(&self.read))))
     }
 
     fn name(&self) -> &str {
@@ -78,6 +84,14 @@ impl StreamSource for Silence {
 #[derive(Debug)]
 struct Quiet {
     next: Instant,
+    is_read: bool,
+    read: Arc<AtomicU32>,
+}
+
+impl Quiet {
+    fn new(read: Arc<AtomicU32>) -> Self {
+        Self { next: Instant::now(), is_read: false, read }
+    }
 }
 
 #[async_trait]
@@ -85,6 +99,9 @@ impl ShardReader for Quiet {
     async fn next(&mut self) -> std::result::Result<SourceBatch, SourceError> {
         sleep_until(self.next).await;
         self.next = Instant::now() + POLL_INTERVAL;
+        if !std::mem::replace(&mut self.is_read, true) {
+            self.read.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(SourceBatch::new(Vec::new(), Some(Duration::ZERO), None))
     }
 }
@@ -109,14 +126,16 @@ fn resident() -> Result<f64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// The CPU time this process has used, to 10 ms: Linux counts in hundredths of a second.
+/// The CPU time this process has used, to 10 ms: Linux tells it in hundredths of a second.
 fn cpu() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').ok_or("no stat")?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut hundredths = || fields.next().ok_or("no times")?.parse::<u64>().map_err(Box::from);
-    let sum: Result<u64> = hundredths().and_then(|user| Ok(user + hundredths()?));
-    Ok(Duration::from_millis(sum? * 10))
+    let mut hundredths = 0;
+    // Fields 14 and 15 of the whole: user and system time.
+    for field in fields.split_whitespace().skip(11).take(2) {
+        hundredths += field.parse::<u64>()?;
+    }
+    Ok(Duration::from_millis(hundredths * 10))
 }
 
 /// The share of one core used during `time`.
@@ -137,8 +156,10 @@ struct Cost {
 }
 
 async fn worker(shards: u32, time: Duration) -> Result<Cost> {
+    let source = Silence::new(shards);
+    let read = Arc::clone(&source.read);
     let scheduler = Scheduler::builder("app")
-        .stream(Silence { shards })
+        .stream(source)
         .lease_store(MemoryLeaseStore::new())
         .processor(|_: &ShardContext| Nothing)
         .build()?;
@@ -147,9 +168,8 @@ async fn worker(shards: u32, time: Duration) -> Result<Cost> {
     let begun = Instant::now();
     run.spawn(scheduler.run());
     let reading = async {
-        let read = |shard: &ShardSnapshot| shard.report.last_fetch.is_some();
-        while handle.snapshot().shards.values().filter(|shard| read(shard)).count() < shards as usize {
-            sleep(Duration::from_millis(10)).await;
+        while read.load(Ordering::Relaxed) < shards {
+            sleep(Duration::from_millis(1)).await;
         }
         begun.elapsed()
     };
@@ -163,9 +183,11 @@ async fn worker(shards: u32, time: Duration) -> Result<Cost> {
 /// The readers alone.
 async fn readers(shards: u32, time: Duration) -> Result<f64> {
     let mut tasks = JoinSet::new();
-    for _ in 0..shards {
-        tasks.spawn(async {
-            let mut reader = Quiet { next: Instant::now() };
+    for i in 0..shards {
+        tasks.spawn(async move {
+            // Spread, as those of a scheduler are, which start one after the other.
+            sleep(POLL_INTERVAL.mul_f64(f64::from(i) / f64::from(shards))).await;
+            let mut reader = Quiet::new(Arc::default());
             while reader.next().await.is_ok() {}
         });
     }
