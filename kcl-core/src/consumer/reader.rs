@@ -31,6 +31,8 @@ pub(super) const MAX_ANSWERS: usize = 128;
 const LOOKS: u32 = 4;
 /// How often reading must fail in a row, beside for how long, before the lease is given up.
 const FAILURES_BEFORE_GIVING_UP: u32 = 5;
+/// How often the consumer is woken to look at the vitals while they only grow. Answers with records wake it anyway.
+const VITALS_INTERVAL: Duration = Duration::from_millis(500);
 /// How far before the first request reading starts again if a `LATEST` position brought no record yet.
 const LATEST_OVERLAP: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,8 @@ pub(super) struct Vitals {
     pub(super) failures: u32,
     /// The latest failure, with its causes.
     pub(super) error: Option<String>,
+    /// When the consumer was last woken to look.
+    told: Option<Instant>,
 }
 
 /// Where a shard is read from.
@@ -278,9 +282,18 @@ impl PrefetchReader {
         {
             self.report_failing(failures, error.clone());
         }
-        self.vitals.send_modify(|vitals| {
-            let signs_of_life = vitals.signs_of_life + 1;
-            *vitals = Vitals { signs_of_life, answered: Some(Instant::now()), behind, failures, error };
+        // A consumer woken by each answer of an idle shard would cost more than the rest of the library.
+        self.vitals.send_if_modified(|vitals| {
+            let now = Instant::now();
+            let is_news = vitals.failures != failures
+                || vitals.told.is_none_or(|told| now.duration_since(told) >= VITALS_INTERVAL);
+            vitals.signs_of_life += 1;
+            (vitals.answered, vitals.behind) = (Some(now), behind);
+            (vitals.failures, vitals.error) = (failures, error);
+            if is_news {
+                vitals.told = Some(now);
+            }
+            is_news
         });
     }
 

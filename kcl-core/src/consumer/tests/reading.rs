@@ -212,3 +212,24 @@ async fn a_thread_that_was_blocked_is_not_read_as_a_dead_source() {
     assert!(events.is_empty(), "{events:?}");
     assert_eq!(running.stage(), Stage::Fetching);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_report_of_an_idle_shard_is_fresh_although_not_every_answer_wakes_its_consumer() {
+    let world = World::new();
+    world.script.state().quiet_interval = Duration::from_millis(180);
+    let mut running = world.start();
+    running.reaches(Stage::Fetching).await;
+    sleep(seconds(5)).await;
+    running.report.mark_unchanged();
+    let mut reports = 0;
+    for _ in 0..600 {
+        sleep(Duration::from_millis(100)).await;
+        let report = running.report.borrow_and_update();
+        assert_eq!(report.stage, Stage::Fetching);
+        reports += u32::from(report.has_changed());
+        let age = report.last_fetch.expect("the source answers").elapsed();
+        assert!(age <= Duration::from_millis(1_800), "{age:?}");
+    }
+    assert!((30..=60).contains(&reports), "{reports} reports in a minute");
+    assert_eq!(world.row().broken_promise, None);
+}

@@ -85,6 +85,8 @@ pub(super) struct ScriptState {
     pub(super) records: BTreeMap<SequenceNumber, SourceRecord>,
     pub(super) end: Option<SourceEnd>,
     pub(super) answer_records: usize,
+    /// How often a quiet shard answers with nothing, less 20 ms.
+    pub(super) quiet_interval: Duration,
     pub(super) mood: Mood,
     pub(super) opens: Vec<StartFrom>,
 }
@@ -165,8 +167,7 @@ impl Drop for ScriptReader {
 impl ShardReader for ScriptReader {
     async fn next(&mut self) -> Result<SourceBatch, SourceError> {
         sleep(Duration::from_millis(20)).await;
-        // A quiet shard answers with nothing once a second.
-        let deadline = Instant::now() + seconds(1);
+        let deadline = Instant::now() + self.script.state().quiet_interval;
         loop {
             let mood = self.script.state().mood;
             match mood {
@@ -271,6 +272,7 @@ impl World {
                     records: BTreeMap::new(),
                     end: None,
                     answer_records: 1000,
+                    quiet_interval: seconds(1),
                     mood: Mood::Well,
                     opens: Vec::new(),
                 }),

@@ -1,0 +1,84 @@
+//! What a fleet asks of its lease table, in requests.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use integration_tests::fleet::{Fleet, STREAM};
+use kcl_core::CheckpointPolicy;
+use kcl_lease_memory::{Operation, Requests};
+use kcl_local::kinesis::{NewRecord, ShardFilter};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Java's, at a lease duration of 10 s.
+const WRITES_PER_LEASE_MINUTE: f64 = 18.1;
+
+/// The requests of `minutes` minutes, in which `each_second` is called every second.
+async fn bill(fleet: &mut Fleet, minutes: u32, mut each_second: impl FnMut(&mut Fleet, u32)) -> [f64; 3] {
+    let before = fleet.store.requests();
+    for second in 0..minutes * 60 {
+        each_second(fleet, second);
+        fleet.run_for(SECOND).await;
+    }
+    let after = fleet.store.requests();
+    let used = |count: fn(&Requests) -> u64| (count(&after) - count(&before)) as f64 / f64::from(minutes);
+    let writes = |requests: &Requests| {
+        [Operation::Create, Operation::Update, Operation::Delete].map(|kind| requests.of(kind)).iter().sum()
+    };
+    [used(writes), used(|requests| requests.of(Operation::List)), used(Requests::total)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_idle_shard_costs_one_worker_at_most_thirty_requests_a_minute() {
+    let mut fleet = Fleet::new(1, 1);
+    fleet.start("alpha");
+    fleet.run_for(MINUTE).await;
+    let [writes, lists, total] = bill(&mut fleet, 10, |_, _| {}).await;
+    println!("writes {writes}, lists {lists}, all {total} per minute");
+    assert!(writes <= WRITES_PER_LEASE_MINUTE, "{writes} writes a minute");
+    assert!(writes >= 6.0, "a lease of 10 s must be written at least that often: {writes}");
+    assert!(total <= 30.0, "{total} requests a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_at_rest_are_written_no_more_often_than_the_java_library_does() {
+    let (leases, workers) = (12, ["alpha", "beta", "gamma"]);
+    let mut fleet = Fleet::new(2, leases);
+    for worker in workers {
+        fleet.start(worker);
+    }
+    fleet.run_for(MINUTE * 2).await;
+    assert_eq!(fleet.owners().len(), workers.len(), "the leases are shared");
+    let [writes, lists, total] = bill(&mut fleet, 10, |_, _| {}).await;
+    println!("writes {writes}, lists {lists}, all {total} per minute, {leases} leases");
+    let each = writes / f64::from(leases);
+    assert!(each <= WRITES_PER_LEASE_MINUTE, "{each} writes per lease and minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkpoints_renew_the_lease_and_nothing_else_does() {
+    let shards = 4;
+    let mut fleet = Fleet::new(3, shards);
+    fleet.behaviour.checkpoints = false;
+    fleet.policy = CheckpointPolicy::AfterBatch;
+    fleet.start("alpha");
+    fleet.run_for(MINUTE).await;
+    let ranges = fleet.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists");
+    let starts: Vec<u128> = ranges.iter().map(|shard| shard.hash_key_range.start).collect();
+    assert_eq!(starts.len(), shards as usize);
+    // Every two seconds each shard gets a record, and so a batch, and so a checkpoint.
+    let [writes, ..] = bill(&mut fleet, 10, |fleet, second| {
+        for (i, start) in starts.iter().enumerate().filter(|_| second % 2 == 0) {
+            let key = format!("key-{i}");
+            let data = Bytes::from(fleet.ledger.payload(&key));
+            let record = NewRecord::new(key, data).with_explicit_hash_key(*start);
+            fleet.kinesis.put_record(STREAM, record).expect("no limits are set");
+        }
+    })
+    .await;
+    let batches = fleet.ledger.delivered() as f64 / 10.0;
+    println!("writes {writes}, batches {batches} per minute");
+    fleet.ledger.assert_complete();
+    assert!((batches - 30.0 * f64::from(shards)).abs() <= f64::from(shards), "{batches} batches a minute");
+    assert!(writes <= batches, "{writes} writes a minute for {batches} checkpoints");
+}
