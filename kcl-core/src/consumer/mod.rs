@@ -1,7 +1,8 @@
 //! One shard, from first lease to last checkpoint.
 //!
-//! A consumer is one future. Inside it the [`reader`] reads ahead while the [`run`] loop calls the processor;
-//! [`state`] says what comes next, [`delivery`] cuts batches, [`process`] and [`callback`] call the processor, [`leave`] ends it.
+//! A consumer is one future. Inside it the [`reader`] reads ahead while the loop in [`mod@run`] calls the processor;
+//! [`state`] says what comes next, [`delivery`] cuts batches, [`process`] and [`callback`] call the processor,
+//! [`leave`] ends it.
 
 mod budget;
 mod callback;
