@@ -273,3 +273,39 @@ async fn latest_starts_with_what_is_put_after_the_lease_was_made_and_then_misses
     fleet.run_until_delivered(SECOND * 30).await;
     fleet.ledger.assert_complete();
 }
+
+#[tokio::test(start_paused = true)]
+async fn shards_that_were_closed_before_the_first_start_are_read_to_their_end() {
+    let mut fleet = Fleet::new(8, 2);
+    fleet.put(&KEYS);
+    fleet.kinesis.update_shard_count(STREAM, 4).expect("doubling is allowed");
+    fleet.put(&KEYS);
+    fleet.kinesis.update_shard_count(STREAM, 2).expect("halving is allowed");
+    fleet.put(&KEYS);
+    fleet.start("alpha");
+    fleet.start("beta");
+    fleet.run_until_delivered(SECOND * 30).await;
+    fleet.ledger.assert_complete();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_at_a_timestamp_delivers_what_arrived_since_across_a_reshard_and_nothing_older() {
+    let mut fleet = Fleet::new(9, 2);
+    let old = |fleet: &Fleet| {
+        for key in ["x", "y", "z"] {
+            let record = kcl_local::kinesis::NewRecord::new(key, "nobody should see this");
+            fleet.kinesis.put_record(STREAM, record).expect("no limits are set");
+        }
+    };
+    old(&fleet);
+    tokio::time::sleep(SECOND * 60).await;
+    fleet.initial = InitialPosition::AtTimestamp(fleet.kinesis.clock().now() - SECOND * 10);
+    // The parents close with records from both sides of the timestamp.
+    fleet.put(&KEYS);
+    fleet.kinesis.update_shard_count(STREAM, 4).expect("doubling is allowed");
+    fleet.put(&KEYS);
+    fleet.start("alpha");
+    fleet.run_until_delivered(SECOND * 30).await;
+    // The ledger knows no record of the old ones and would name it.
+    fleet.ledger.assert_complete();
+}
