@@ -136,6 +136,27 @@ async fn a_released_lease_is_taken_by_a_peer_at_its_next_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_leaves_takes_back_what_it_asked_for() {
+    for seed in 0..10 {
+        let mut fleet = Fleet::new(seed, 12);
+        fleet.start("alpha");
+        fleet.start("gamma");
+        fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+        fleet.start("beta");
+        let asked =
+            |fleet: &Fleet| fleet.leases().values().any(|lease| lease.requested_by == Some("beta".into()));
+        fleet.run_until(SECOND * 20, "beta asks", asked).await;
+        let report = fleet.stop("beta").await;
+        assert!(report.is_clean(), "{report:?}");
+        assert!(!asked(&fleet), "seed {seed}");
+        fleet.put(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"]);
+        let took = fleet.run_until_delivered(D * 2).await;
+        assert!(took < D / 2, "seed {seed}: no lease waits for a worker that is gone: {took:?}");
+        fleet.ledger.assert_complete();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_keeps_its_deadline_and_calls_nothing_afterwards() {
     let mut fleet = Fleet::new(8, 4);
     fleet.behaviour.slowness = SECOND * 3600;

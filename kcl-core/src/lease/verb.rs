@@ -80,6 +80,14 @@ impl Verb {
         }
     }
 
+    /// Takes back what [`Verb::request`] asked for, if nobody else has asked since.
+    #[must_use]
+    pub fn withdraw(lease: &Lease, me: &WorkerId) -> Self {
+        let mut verb = Self::request(lease, me);
+        verb.patch.requested_by = Change::Remove;
+        verb
+    }
+
     /// Stores a checkpoint (which also renews), and drops any prepared one.
     #[must_use]
     pub fn checkpoint(lease: &Lease, checkpoint: Checkpoint, token: AttemptToken) -> Self {

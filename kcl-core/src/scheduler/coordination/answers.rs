@@ -72,6 +72,7 @@ impl Coordination {
             Control::StopTaking => {
                 self.taking = false;
                 self.next_plan = None;
+                self.withdraw_requests();
             }
         }
     }
@@ -185,7 +186,7 @@ impl Coordination {
     }
 
     pub(super) fn publish_held(&mut self, now: Instant) {
-        let is_idle = self.keeper.is_idle();
+        let is_idle = !self.taking && self.keeper.is_idle() && self.side_calls.is_empty();
         self.idle.send_if_modified(|idle| std::mem::replace(idle, is_idle) != is_idle);
         if let Some(held) = self.keeper.take_changed_handles(now) {
             self.held.send_if_modified(|current| {

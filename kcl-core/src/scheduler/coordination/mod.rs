@@ -76,7 +76,7 @@ pub(crate) struct CoordinationView {
     pub(crate) ended: watch::Receiver<u64>,
     /// Counts reasons to list the stream's shards now.
     pub(crate) listing_wanted: watch::Receiver<u64>,
-    /// Whether no lease is held and none is being acquired.
+    /// Whether nothing is taken any more, no lease is held or being acquired, and no call is under way.
     pub(crate) idle: watch::Receiver<bool>,
     pub(crate) commands: mpsc::Sender<Command>,
 }
@@ -208,7 +208,7 @@ impl Coordination {
         let (view, table_view) = watch::channel(Arc::default());
         let (ended, ended_view) = watch::channel(0);
         let (listing_wanted, listing_wanted_view) = watch::channel(0);
-        let (idle, idle_view) = watch::channel(true);
+        let (idle, idle_view) = watch::channel(false);
         let keeper_settings = KeeperSettings {
             lease_duration: settings.lease_duration,
             safety_margin: settings.lease_safety_margin,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Batch, Coordination, SideDone};
+use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::keeper::Acquisition;
 use crate::lease::verb::Verb;
@@ -117,6 +118,26 @@ impl Coordination {
             let result = store.update(&verb.shard, &verb.expect, &verb.patch).await;
             SideDone::Requested(verb.shard, Box::new(result))
         }));
+    }
+
+    /// Takes back what was asked of others, so that they give nothing to a worker that is leaving.
+    pub(super) fn withdraw_requests(&mut self) {
+        let mine = self.requests.iter().filter(|(_, (worker, _))| *worker == self.me);
+        let rows: Vec<Lease> = mine
+            .filter_map(|(shard, _)| self.table.get(shard))
+            .filter(|row| !row.is_owned_by(&self.me))
+            .cloned()
+            .collect();
+        for row in rows {
+            let store = Arc::clone(&self.store);
+            let verb = Verb::withdraw(&row, &self.me);
+            self.side_calls.push(Box::pin(async move {
+                if let Err(error) = store.update(&verb.shard, &verb.expect, &verb.patch).await {
+                    warn!(shard = %verb.shard, error = %Chain(&error), "a request could not be taken back");
+                }
+                SideDone::Nothing
+            }));
+        }
     }
 
     /// Compares the stream's shards with the leases: creates what is missing, deletes what is done with.
