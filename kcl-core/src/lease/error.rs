@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use crate::error::BoxError;
 
 /// What kind of failure a store met; says what the caller can do.
@@ -31,7 +29,6 @@ pub struct StoreError {
     resource: String,
     message: String,
     may_have_applied: bool,
-    retry_after: Option<Duration>,
     #[source]
     source: Option<BoxError>,
 }
@@ -53,7 +50,6 @@ impl StoreError {
             resource: resource.into(),
             message: message.into(),
             may_have_applied: matches!(kind, StoreErrorKind::Unavailable),
-            retry_after: None,
             source: None,
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Batch, Control, Coordination, SideDone};
+use super::{Batch, Control, Coordination, SideDone, in_time};
 use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::keeper::{Attempt, Call, Outcome};
 use crate::lease::verb::Verb;
-use crate::lease::{Command, Consistency, LossReason, StoreError, StoreErrorKind, Write};
+use crate::lease::{Command, Consistency, LossReason, StoreErrorKind, Write};
 
 impl Coordination {
     pub(super) fn send_due(&mut self, now: Instant) {
@@ -19,23 +19,15 @@ impl Coordination {
             let store = Arc::clone(&self.store);
             self.flights.push(Box::pin(async move {
                 let sent = Instant::now();
-                let answer = tokio::time::timeout(timeout, async {
+                let write = async {
                     match &call {
                         Call::Update(Verb { shard, expect, patch }) => {
                             store.update(shard, expect, patch).await
                         }
                         Call::Create(lease) => store.create(lease).await,
                     }
-                });
-                let result = match answer.await {
-                    Ok(result) => result,
-                    Err(_) => Err(StoreError::new(
-                        StoreErrorKind::Unavailable,
-                        "write",
-                        store.to_string(),
-                        format!("no answer within {timeout:?}"),
-                    )),
                 };
+                let result = in_time(&*store, "write", timeout, write).await;
                 (shard, sent, result.map_err(Arc::new))
             }));
         }
@@ -62,11 +54,10 @@ impl Coordination {
         }));
     }
 
-    pub(super) fn take_control(&mut self, control: Control, now: Instant) {
+    pub(super) fn take_control(&mut self, control: Control) {
         match control {
             Control::Shards { shards, answer } => {
-                self.listing = Some((shards, now));
-                self.sync(answer);
+                self.sync(&shards, answer);
             }
             Control::Delete { leases, answer } => self.delete(leases, Some(answer)),
             Control::StopTaking => {

@@ -26,7 +26,7 @@ use crate::event::EventSender;
 use crate::lease::keeper::{Keeper, KeeperSettings};
 use crate::lease::{
     Command, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, Prepared, StoreError,
-    Write,
+    StoreErrorKind, Write,
 };
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
 use crate::retry::Backoff;
@@ -152,7 +152,6 @@ pub(crate) struct Coordination {
     observer: LeaseObserver,
     table: BTreeMap<ShardId, Lease>,
     listed_at: Option<Instant>,
-    listing: Option<(Arc<Vec<Shard>>, Instant)>,
     free_since: BTreeMap<ShardId, Instant>,
     /// Who asks for which lease, and since when that is seen.
     requests: BTreeMap<ShardId, (WorkerId, Instant)>,
@@ -236,7 +235,6 @@ impl Coordination {
             keeper,
             table: BTreeMap::new(),
             listed_at: None,
-            listing: None,
             free_since: BTreeMap::new(),
             requests: BTreeMap::new(),
             ended_since: BTreeMap::new(),
@@ -360,7 +358,7 @@ impl Coordination {
             }
             Some(command) = self.commands.recv() => self.take_command(command, Instant::now()),
             Some(done) = self.side_calls.next(), if !self.side_calls.is_empty() => self.side_done(done),
-            Some(control) = self.controls.recv() => self.take_control(control, Instant::now()),
+            Some(control) = self.controls.recv() => self.take_control(control),
             page = poll_page(&mut self.page), if self.page.is_some() => {
                 self.page = None;
                 self.page_arrived(page, Instant::now());
@@ -389,6 +387,19 @@ impl Coordination {
             .min()
             .unwrap_or_else(|| Instant::now() + self.settings.lease_duration)
     }
+}
+
+/// Bounds a call; without an answer by then, the call may have been applied or may still be.
+async fn in_time<T>(
+    store: &dyn LeaseStore,
+    operation: &'static str,
+    timeout: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {timeout:?}");
+        Err(StoreError::new(StoreErrorKind::Unavailable, operation, store.to_string(), message))
+    })
 }
 
 async fn poll_page(

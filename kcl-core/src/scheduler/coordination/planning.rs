@@ -37,10 +37,7 @@ impl Coordination {
         if self.listed_at.is_none_or(|at| now - at > duration.max(self.settings.lease_scan_interval * 3)) {
             return;
         }
-        let mut rows = self.table.clone();
-        for lease in self.keeper.held() {
-            rows.insert(lease.shard.clone(), lease.clone());
-        }
+        let rows = self.rows();
         let held: BTreeSet<ShardId> = self.keeper.held().map(|lease| lease.shard.clone()).collect();
         let mut busy = self.keeper.busy();
         busy.retain(|shard| !held.contains(shard));
@@ -141,14 +138,10 @@ impl Coordination {
     }
 
     /// Compares the stream's shards with the leases: creates what is missing, deletes what is done with.
-    pub(super) fn sync(&mut self, answer: Option<oneshot::Sender<Result<(), StoreError>>>) {
-        let Some((shards, _)) = self.listing.clone() else { return };
-        let mut leases = self.table.clone();
-        for lease in self.keeper.held() {
-            leases.insert(lease.shard.clone(), lease.clone());
-        }
+    pub(super) fn sync(&mut self, shards: &[Shard], answer: Option<oneshot::Sender<Result<(), StoreError>>>) {
+        let leases = self.rows();
         let plan = plan::plan_sync(&SyncInput {
-            shards: &shards,
+            shards,
             leases: &leases,
             initial: self.initial,
             stream: &self.stream,
@@ -170,7 +163,7 @@ impl Coordination {
             })
             .collect();
         if answer.is_none() {
-            self.clean_up(&shards, &leases);
+            self.clean_up(shards, &leases);
         }
         if create.is_empty() {
             if let Some(answer) = answer {

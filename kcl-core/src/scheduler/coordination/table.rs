@@ -1,16 +1,16 @@
 //! Lists the lease table and remembers what it showed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Coordination, Scan, TableView};
+use super::{Coordination, Scan, TableView, in_time};
 use crate::error::Chain;
 use crate::event::Event;
-use crate::lease::{Lease, LeasePage, PageToken, StoreError, StoreErrorKind};
+use crate::lease::{Lease, LeasePage, PageToken, StoreError};
 use crate::model::ShardId;
 use crate::plan;
 
@@ -37,17 +37,14 @@ impl Coordination {
     pub(super) fn request_page(&mut self, token: Option<PageToken>) {
         let store = Arc::clone(&self.store);
         let timeout = self.settings.lease_duration / 2;
-        self.page = Some(Box::pin(async move {
-            match tokio::time::timeout(timeout, store.list(token)).await {
-                Ok(result) => result,
-                Err(_) => Err(StoreError::new(
-                    StoreErrorKind::Unavailable,
-                    "list",
-                    store.to_string(),
-                    format!("no answer within {timeout:?}"),
-                )),
-            }
-        }));
+        self.page = Some(Box::pin(async move { in_time(&*store, "list", timeout, store.list(token)).await }));
+    }
+
+    /// The table, with the rows of held leases as last confirmed.
+    pub(super) fn rows(&self) -> BTreeMap<ShardId, Lease> {
+        let mut rows = self.table.clone();
+        rows.extend(self.keeper.held().map(|lease| (lease.shard.clone(), lease.clone())));
+        rows
     }
 
     pub(super) fn page_arrived(&mut self, page: Result<LeasePage, StoreError>, now: Instant) {
@@ -145,10 +142,7 @@ impl Coordination {
     }
 
     pub(super) fn publish_table(&self) {
-        let mut leases = self.table.clone();
-        for lease in self.keeper.held() {
-            leases.insert(lease.shard.clone(), lease.clone());
-        }
+        let leases = self.rows();
         let leader = plan::is_leader(&self.me, leases.values());
         self.view.send_replace(Arc::new(TableView {
             leases,
