@@ -309,3 +309,29 @@ async fn a_start_at_a_timestamp_delivers_what_arrived_since_across_a_reshard_and
     // The ledger knows no record of the old ones and would name it.
     fleet.ledger.assert_complete();
 }
+
+#[tokio::test(start_paused = true)]
+async fn ended_leases_go_once_their_children_have_checkpoints_and_never_come_back() {
+    let mut fleet = Fleet::new(10, 2);
+    fleet.start("alpha");
+    fleet.start("beta");
+    fleet.put(&KEYS);
+    fleet.run_until_delivered(SECOND * 5).await;
+    fleet.kinesis.update_shard_count(STREAM, 4).expect("doubling is allowed");
+    fleet.run_for(SECOND * 60).await;
+    let parents = ["shardId-000000000000", "shardId-000000000001"];
+    let kept = |fleet: &Fleet| parents.iter().filter(|parent| fleet.leases().contains_key(**parent)).count();
+    tokio::time::sleep(SECOND * 60 * 20).await;
+    assert_eq!(kept(&fleet), 2, "no child has processed anything yet");
+    fleet.put(&KEYS);
+    fleet.run_until_delivered(SECOND * 10).await;
+    fleet.run_until(SECOND * 180, "the rows of the parents are deleted", |fleet| kept(fleet) == 0).await;
+    // Not by the housekeeper, nor by a worker that starts while the parents are still listed.
+    fleet.start("gamma");
+    fleet.put(&KEYS);
+    tokio::time::sleep(SECOND * 60 * 10).await;
+    assert_eq!(kept(&fleet), 0);
+    fleet.run_until_delivered(SECOND * 10).await;
+    fleet.ledger.assert_complete();
+    assert_eq!(fleet.ledger.duplicates(), 0, "no ancestor is read again");
+}
