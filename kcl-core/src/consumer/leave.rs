@@ -17,6 +17,7 @@ use crate::error::{BoxError, Chain};
 use crate::event::Event;
 use crate::lease::{EndShard, LossReason};
 use crate::model::{Checkpoint, ChildShard};
+use crate::plant::{Plant, planted};
 use crate::processor::Callback;
 use crate::source::{SourceEnd, SourceError, SourceErrorKind};
 
@@ -67,7 +68,13 @@ impl Consumer {
         let Some(processor) = &mut self.processor else { return ControlFlow::Continue(()) };
         let checkpointer = &self.checkpointer;
         match callback::run(limit, async { processor.shard_ended(checkpointer).await }).await {
-            Outcome::Done => ControlFlow::Break(self.store_end(children).await),
+            Outcome::Done => {
+                if planted(Plant::CallAfterLast) {
+                    let _ = callback::run(limit, async { processor.shutdown_requested(checkpointer).await })
+                        .await;
+                }
+                ControlFlow::Break(self.store_end(children).await)
+            }
             Outcome::Failed(failure) => {
                 if let Some(ending) = &mut self.ending {
                     ending.children = Some(children);
@@ -83,6 +90,11 @@ impl Consumer {
         self.promise_patience();
         let context = Arc::clone(&self.context);
         let Some(ending) = &mut self.ending else { return ControlFlow::Continue(()) };
+        if planted(Plant::TrustNamedChildren) || planted(Plant::MissingShardIsEnd) && ending.missing.is_some()
+        {
+            ending.children = Some(ending.named.clone());
+            return ControlFlow::Continue(());
+        }
         let found = select! {
             biased;
             () = self.signals.interruption(self.order) => return ControlFlow::Continue(()),
@@ -202,6 +214,10 @@ impl Consumer {
     /// Releases the lease; the processor has been told, or cannot be.
     async fn release(&mut self, clean: bool) -> Exit {
         self.promise_patience();
+        if planted(Plant::LeaveWithoutRelease) && self.order == Order::Drain {
+            self.retire();
+            return Exit::Released { clean };
+        }
         let released = self.handle.release(self.final_checkpoint(), self.signals.successor()).await;
         let clean = match released {
             Ok(()) => clean,

@@ -16,6 +16,7 @@ use crate::checkpointer::{CheckpointError, CheckpointPolicy};
 use crate::error::{BoxError, Chain};
 use crate::event::Event;
 use crate::model::{Checkpoint, Position, SequenceNumber};
+use crate::plant::{Plant, planted};
 use crate::processor::{Callback, OnError, ProcessorFailure, RecordBatch};
 use crate::retry::Backoff;
 
@@ -237,6 +238,10 @@ impl Consumer {
             }
             OnError::StopScheduler => {
                 self.leaving = Some(Leaving::Stop(error));
+                return ControlFlow::Continue(());
+            }
+            _ if is_batch && planted(Plant::SkipFailedBatch) => {
+                self.pass_batch();
                 return ControlFlow::Continue(());
             }
             OnError::Skip if is_batch && self.dead_letter(&error).await => {

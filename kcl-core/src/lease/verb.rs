@@ -10,6 +10,7 @@ use super::{
     Write,
 };
 use crate::model::{Checkpoint, ShardId, WorkerId};
+use crate::plant::{Plant, planted};
 
 /// One conditional write: sent as often as it takes to get an answer, always the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +37,19 @@ pub enum Verdict {
 
 impl Verb {
     fn new(lease: &Lease, token: AttemptToken) -> Self {
-        Self {
-            shard: lease.shard.clone(),
-            expect: Expectation {
-                counter: Some(lease.counter),
-                owner: lease.owner.clone().map_or(OwnerExpectation::Absent, OwnerExpectation::Is),
-                ..Expectation::default()
-            },
-            patch: Patch { counter: Some(lease.counter + 1), token: Some(token), ..Patch::default() },
+        let mut expect = Expectation {
+            counter: Some(lease.counter),
+            owner: lease.owner.clone().map_or(OwnerExpectation::Absent, OwnerExpectation::Is),
+            ..Expectation::default()
+        };
+        if planted(Plant::SkipOwnerCondition) {
+            expect.owner = OwnerExpectation::Any;
         }
+        if planted(Plant::SkipCounterCondition) {
+            expect.counter = None;
+        }
+        let patch = Patch { counter: Some(lease.counter + 1), token: Some(token), ..Patch::default() };
+        Self { shard: lease.shard.clone(), expect, patch }
     }
 
     /// Renews a lease that its owner holds, and nothing else. Also the fence of a lease that was found.

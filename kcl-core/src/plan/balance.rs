@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::lease::Lease;
 use crate::model::{ShardId, WorkerId};
+use crate::plant::{Plant, planted};
 
 /// What the plan of leases to take depends on.
 #[derive(Clone, Copy, Debug)]
@@ -341,7 +342,8 @@ impl<'a> Balance<'a> {
             self.counts.iter().map(|(worker, count)| (*count, *worker)).collect();
         let mut receivers = by_load.clone();
         while let (Some(&(most, donor)), Some(&(least, receiver))) = (by_load.last(), receivers.first()) {
-            if most < least + 2 {
+            let gap = if planted(Plant::NeverRest) { 1 } else { 2 };
+            if most < least + gap {
                 break;
             }
             let asked = outstanding.entry(receiver).or_default();

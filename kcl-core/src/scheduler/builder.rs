@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::checkpointer::CheckpointPolicy;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
+use crate::gate::Gate;
 use crate::lease::LeaseStore;
 use crate::model::{InitialPosition, WorkerId};
 use crate::processor::{AlwaysRetry, ErrorPolicy, RecordProcessorFactory};
@@ -53,6 +54,7 @@ pub struct SchedulerBuilder {
     pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Entropy,
+    pub(super) gate: Gate,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -83,6 +85,7 @@ impl SchedulerBuilder {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
             entropy: Entropy::default(),
+            gate: Gate::default(),
         }
     }
 
@@ -171,6 +174,15 @@ impl SchedulerBuilder {
     #[must_use]
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// The gate that holds this worker's tasks when told to. Default: one nobody switches. Needs
+    /// [`LeaseRuntime::Shared`] to hold the lease side, too.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.gate = gate;
         self
     }
 

@@ -22,6 +22,7 @@ use crate::consumer::{ConsumerContext, WorkerBudget};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
+use crate::gate::Gate;
 use crate::lease::LeaseStore;
 use crate::model::{InitialPosition, ShardId, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
@@ -64,6 +65,7 @@ pub(super) struct Worker {
     pub(super) events: EventSender,
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) view: watch::Sender<SchedulerView>,
+    pub(super) gate: Gate,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -114,6 +116,7 @@ impl Scheduler {
             events: EventSender::new(EVENT_CAPACITY),
             requests: request_sender,
             view,
+            gate: builder.gate,
         };
         Self { worker, requests }
     }
@@ -240,7 +243,7 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
-        let mut supervisor = Supervisor::new(context, pauses);
+        let mut supervisor = Supervisor::new(context, pauses, self.gate.clone());
         self.view.send_modify(|shown| {
             shown.phase = SchedulerPhase::Running;
             shown.table = Some(view.table.clone());

@@ -16,6 +16,7 @@ use super::lineage::Listing;
 use super::run::Worker;
 use super::trouble::Trouble;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
+use crate::gate::Part;
 use crate::lease::{Lease, StoreError};
 use crate::model::{Shard, ShardId, StreamIdentity};
 use crate::plan::{self, Refusal};
@@ -152,11 +153,11 @@ impl Worker {
     ) -> Result<LeaseSide, Error> {
         let (ended_sender, ended) = oneshot::channel();
         let span = tracing::Span::current();
-        let drive = async move {
+        let drive = self.gate.guard(Part::LeaseSide, async move {
             let outcome = coordination.run(started).instrument(span).await;
             // Whoever waited has gone if this fails.
             let _ = ended_sender.send(outcome);
-        };
+        });
         let task = match self.runtime {
             LeaseRuntime::Shared => {
                 let mut task = tokio::task::JoinSet::new();

@@ -14,8 +14,10 @@ use super::report::{Running, RunningShard, ShardOutcome};
 use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport};
 use crate::error::BoxError;
 use crate::event::Event;
+use crate::gate::{Gate, Part};
 use crate::lease::{LeaseHandle, ReleaseTo};
 use crate::model::ShardId;
+use crate::plant::{Plant, planted};
 
 /// A consumer task that ended.
 pub(super) struct Done {
@@ -69,10 +71,11 @@ pub(super) struct Supervisor {
     pauses: Pauses,
     draining: bool,
     outcomes: BTreeMap<ShardId, ShardOutcome>,
+    gate: Gate,
 }
 
 impl Supervisor {
-    pub(super) fn new(context: Arc<ConsumerContext>, pauses: Pauses) -> Self {
+    pub(super) fn new(context: Arc<ConsumerContext>, pauses: Pauses, gate: Gate) -> Self {
         Self {
             context,
             consumers: BTreeMap::new(),
@@ -80,6 +83,7 @@ impl Supervisor {
             pauses,
             draining: false,
             outcomes: BTreeMap::new(),
+            gate,
         }
     }
 
@@ -87,7 +91,10 @@ impl Supervisor {
     /// waits for that (one consumer per shard and process).
     pub(super) fn reconcile(&mut self, held: &BTreeMap<ShardId, LeaseHandle>) {
         for (shard, handle) in held {
-            if handle.is_lost() || self.consumers.contains_key(shard) {
+            let runs = self.consumers.get(shard).is_some_and(|consumer| {
+                !planted(Plant::TwoConsumers) || consumer.handle.incarnation() == handle.incarnation()
+            });
+            if handle.is_lost() || runs {
                 continue;
             }
             // A lease whose consumer ended although it is held starts over at what is stored by now.
@@ -112,11 +119,13 @@ impl Supervisor {
             });
             return;
         }
-        self.tasks.spawn(async move {
+        let part = Part::Consumer(shard.clone());
+        let task = async move {
             let run = consumer::run(context, handle, orders_view, report_sender);
             let exit = AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| panic_text(&*panic));
             Done { shard, incarnation, exit }
-        });
+        };
+        self.tasks.spawn(self.gate.guard(part, task));
     }
 
     fn order_for(&self, shard: &ShardId) -> Order {

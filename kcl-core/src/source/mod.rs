@@ -82,6 +82,25 @@ pub trait StreamSource: Debug + Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
+#[async_trait]
+impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
+    async fn identity(&self) -> Result<StreamIdentity, SourceError> {
+        (**self).identity().await
+    }
+
+    async fn list_shards(&self) -> Result<Vec<Shard>, SourceError> {
+        (**self).list_shards().await
+    }
+
+    async fn open(&self, shard: &ShardId, from: StartFrom) -> Result<Box<dyn ShardReader>, SourceError> {
+        (**self).open(shard, from).await
+    }
+
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+}
+
 /// Reads one shard in order.
 #[async_trait]
 pub trait ShardReader: Send + Debug {

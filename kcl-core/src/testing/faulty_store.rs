@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
@@ -139,6 +140,9 @@ pub struct FaultId(u64);
 /// asked, in the order of addition; delays add up, and of the other faults the first that strikes decides.
 /// Rules draw from one seeded source, so that the same calls in the same order meet the same faults. All
 /// waiting follows tokio's clock.
+///
+/// A write whose request takes time is on its way once it is made: it lands though its caller has given up, was
+/// stalled or has crashed meanwhile, as on a network.
 ///
 /// # Clone
 /// Clones share rules, counters and the store.
@@ -313,34 +317,25 @@ impl<S: LeaseStore> FaultyStore<S> {
         self.error(operation, StoreErrorKind::Unavailable, "no answer")
     }
 
-    /// Lets a call meet its fate. `stale` is an answer that was given before, if there is one not older than
-    /// asked for; `late` is the call again, owning what it needs, if it is a write.
+    /// Lets a read meet its fate. `stale` is an answer that was given before, if there is one not older than
+    /// asked for.
     async fn meet<T>(
         &self,
         operation: StoreOperation,
         shard: Option<&ShardId>,
         stale: impl FnOnce(&Faults, Duration) -> Option<T> + Send,
-        late: Option<impl Future<Output = ()> + Send + 'static>,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError>
     where
         T: Send,
     {
-        let fate = self.lock().decide(operation, shard);
-        pause(fate.before).await;
-        let answer = match fate.end {
+        let Fate { before, after, end } = self.lock().decide(operation, shard);
+        pause(before).await;
+        let answer = match end {
             None => call.await,
             Some(End::Refuse(kind)) => Err(self.error(operation, kind, "refused")),
             Some(End::LoseAnswer) => call.await.and_then(|_| Err(self.unanswered(operation))),
-            Some(End::LandLate(delay)) => {
-                if let Some(late) = late {
-                    self.late.spawn(async move {
-                        sleep(delay).await;
-                        late.await;
-                    });
-                }
-                Err(self.unanswered(operation))
-            }
+            Some(End::LandLate(_)) => Err(self.unanswered(operation)),
             Some(End::Hang(limit)) => {
                 sleep(limit).await;
                 Err(self.unanswered(operation))
@@ -353,7 +348,7 @@ impl<S: LeaseStore> FaultyStore<S> {
                 }
             }
         };
-        pause(fate.after).await;
+        pause(after).await;
         answer
     }
 
@@ -361,12 +356,48 @@ impl<S: LeaseStore> FaultyStore<S> {
         &self,
         operation: StoreOperation,
         shard: &ShardId,
-        late: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
-        call: impl Future<Output = Result<Write, StoreError>> + Send,
+        write: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
     ) -> Result<Write, StoreError> {
-        // Nobody is left to hear what becomes of a late write.
-        let late = async move { drop(late.await) };
-        self.meet(operation, Some(shard), |_, _| None, Some(late), call).await
+        let Fate { before, after, end } = self.lock().decide(operation, Some(shard));
+        let answer = match end {
+            Some(End::Refuse(kind)) => {
+                pause(before).await;
+                Err(self.error(operation, kind, "refused"))
+            }
+            Some(End::LandLate(delay)) => {
+                // Nobody is left to hear what becomes of a late write.
+                drop(self.send(before + delay, write));
+                pause(before).await;
+                Err(self.unanswered(operation))
+            }
+            Some(End::Hang(limit)) => {
+                pause(before + limit).await;
+                Err(self.unanswered(operation))
+            }
+            Some(End::LoseAnswer) => {
+                let sent = self.send(before, write);
+                sent.await.and_then(|_| Err(self.unanswered(operation)))
+            }
+            None | Some(End::Stale(_)) if before.is_zero() => write.await,
+            None | Some(End::Stale(_)) => self.send(before, write).await,
+        };
+        pause(after).await;
+        answer
+    }
+
+    /// Sends a write on its way, which it goes whether or not the answer is waited for.
+    fn send(
+        &self,
+        before: Duration,
+        write: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<Write, StoreError>> + Send {
+        let (answer, answered) = oneshot::channel();
+        self.late.spawn(async move {
+            pause(before).await;
+            // The caller may have gone.
+            let _ = answer.send(write.await);
+        });
+        async move { answered.await.expect("the write is sent whole, and nothing aborts it") }
     }
 }
 
@@ -382,14 +413,11 @@ async fn pause(time: Duration) {
     }
 }
 
-/// For calls that cannot land late.
-const NEVER: Option<std::future::Ready<()>> = None;
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
     async fn prepare(&self) -> Result<Prepared, StoreError> {
-        self.meet(StoreOperation::Prepare, None, |_, _| None, NEVER, self.inner.prepare()).await
+        self.meet(StoreOperation::Prepare, None, |_, _| None, self.inner.prepare()).await
     }
 
     async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
@@ -400,7 +428,7 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
             self.lock().pages.insert(token.clone(), (Instant::now(), listed.clone()));
             Ok(listed)
         };
-        self.meet(StoreOperation::List, None, stale, NEVER, call).await
+        self.meet(StoreOperation::List, None, stale, call).await
     }
 
     async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
@@ -413,13 +441,13 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
             self.lock().rows.insert(shard.clone(), (Instant::now(), row.clone()));
             Ok(row)
         };
-        self.meet(StoreOperation::Get, Some(shard), stale, NEVER, call).await
+        self.meet(StoreOperation::Get, Some(shard), stale, call).await
     }
 
     async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), lease.clone());
-        let late = async move { inner.create(&owned).await };
-        self.meet_write(StoreOperation::Create, &lease.shard, late, self.inner.create(lease)).await
+        let write = async move { inner.create(&owned).await };
+        self.meet_write(StoreOperation::Create, &lease.shard, write).await
     }
 
     async fn update(
@@ -429,14 +457,13 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         patch: &Patch,
     ) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone(), patch.clone()));
-        let late = async move { inner.update(&owned.0, &owned.1, &owned.2).await };
-        let call = self.inner.update(shard, expect, patch);
-        self.meet_write(StoreOperation::Update, shard, late, call).await
+        let write = async move { inner.update(&owned.0, &owned.1, &owned.2).await };
+        self.meet_write(StoreOperation::Update, shard, write).await
     }
 
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone()));
-        let late = async move { inner.delete(&owned.0, &owned.1).await };
-        self.meet_write(StoreOperation::Delete, shard, late, self.inner.delete(shard, expect)).await
+        let write = async move { inner.delete(&owned.0, &owned.1).await };
+        self.meet_write(StoreOperation::Delete, shard, write).await
     }
 }

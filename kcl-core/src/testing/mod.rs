@@ -2,10 +2,17 @@
 
 pub mod conformance;
 mod faulty_store;
+mod mishap;
 mod recorder;
 mod stream;
+mod world;
 
+pub use crate::gate::{Gate, Part};
 pub use crate::lease_store_conformance;
+#[cfg(feature = "plants")]
+pub use crate::plant::{Plant, plant};
 pub use faulty_store::{Fault, FaultId, FaultRule, FaultyStore, StoreOperation};
+pub use mishap::{Mishap, UnknownMishap};
 pub use recorder::{Action, Call, CallOutcome, Recorder, Rule};
 pub use stream::{MemoryStream, StreamCall};
+pub use world::{STREAM, Trace, World, WorldError, WorldStore};

@@ -62,6 +62,10 @@ struct Hooks {
     behind: Option<Duration>,
     latency: Duration,
     disturbance: f64,
+    missing: f64,
+    hanging: (f64, Duration),
+    stale_listing: (f64, Duration),
+    listed: Option<(Instant, Vec<Shard>)>,
     failures: BTreeMap<StreamCall, Vec<Planned>>,
     calls: BTreeMap<StreamCall, u64>,
 }
@@ -134,6 +138,29 @@ impl MemoryStream {
         self.hooks().disturbance = probability;
     }
 
+    /// Makes the service deny the shard with this probability, 0.0 to 1.0, whenever it is opened or read.
+    pub fn deny_shards(&self, probability: f64) {
+        self.hooks().missing = probability;
+    }
+
+    /// Makes calls take this much longer with this probability, 0.0 to 1.0, before they are answered.
+    pub fn hang(&self, probability: f64, time: Duration) {
+        self.hooks().hanging = (probability, time);
+    }
+
+    /// Makes listings repeat the one before with this probability, 0.0 to 1.0, if that is not older than `age`.
+    pub fn list_stale(&self, probability: f64, age: Duration) {
+        self.hooks().stale_listing = (probability, age);
+    }
+
+    /// Ends everything that was set up to go wrong, planned failures included.
+    pub fn calm(&self) {
+        let mut hooks = self.hooks();
+        let calls = std::mem::take(&mut hooks.calls);
+        let (latency, listed) = (hooks.latency, hooks.listed.take());
+        *hooks = Hooks { calls, latency, listed, ..Hooks::default() };
+    }
+
     /// Makes the next `count` calls of this kind fail, on any shard.
     ///
     /// A reader absorbs `Throttled` and `Unavailable`, as the contract of [`ShardReader::next`] says.
@@ -181,10 +208,23 @@ impl MemoryStream {
             })
         };
         self.travel().await;
+        let (share, time) = self.hooks().hanging;
+        if self.strikes(share) {
+            sleep(time).await;
+        }
+        let failure = failure.or_else(|| {
+            let share = self.hooks().missing;
+            (shard.is_some() && self.strikes(share)).then_some(SourceErrorKind::ShardMissing)
+        });
         match failure {
             Some(kind) => Err(SourceError::new(kind, call.operation(), self.resource(shard), "planned")),
             None => Ok(()),
         }
+    }
+
+    /// Whether something of this probability happens now.
+    fn strikes(&self, probability: f64) -> bool {
+        probability > 0.0 && self.entropy.unit() < probability
     }
 
     /// Half the way of a call, there or back.
@@ -235,7 +275,7 @@ impl MemoryStream {
     /// Says whether the next read is to fail in passing, and how.
     fn draw_disturbance(&self) -> Option<SourceErrorKind> {
         let probability = self.hooks().disturbance;
-        if probability <= 0.0 || self.entropy.unit() >= probability {
+        if !self.strikes(probability) {
             return None;
         }
         Some(if self.entropy.below(2) == 0 {
@@ -262,12 +302,21 @@ impl StreamSource for MemoryStream {
 
     async fn list_shards(&self) -> Result<Vec<Shard>, SourceError> {
         self.begin(StreamCall::List, None).await?;
+        let (share, age) = self.hooks().stale_listing;
+        if self.strikes(share)
+            && let Some((at, shards)) = self.hooks().listed.clone()
+            && at.elapsed() <= age
+        {
+            return Ok(shards);
+        }
         let shards = self
             .kinesis
             .shards(&self.name, model::ShardFilter::FromTrimHorizon)
             .map_err(|error| self.error(StreamCall::List, None, false, error))?;
+        let shards: Vec<Shard> = shards.iter().map(shard).collect();
+        self.hooks().listed = Some((Instant::now(), shards.clone()));
         self.travel().await;
-        Ok(shards.iter().map(shard).collect())
+        Ok(shards)
     }
 
     async fn open(&self, shard: &ShardId, from: StartFrom) -> Result<Box<dyn ShardReader>, SourceError> {

@@ -12,6 +12,7 @@ use crate::checkpointer::CheckpointError;
 use crate::lease::handle::{Liveness, Standing};
 use crate::lease::{Lease, LeaseHandle, LossReason, Phase, StoreError};
 use crate::model::ShardId;
+use crate::plant::{Plant, planted};
 
 impl Keeper {
     pub(super) fn confirmed(
@@ -52,6 +53,7 @@ impl Keeper {
         let State::Acquiring { how, reason, parents } = &slot.state else { return };
         let announce_at = match how {
             Acquisition::Adopt | Acquisition::Take => now,
+            Acquisition::Steal if planted(Plant::StealStartsAtOnce) => now,
             Acquisition::Steal => now + duration,
         };
         let parents = parents.clone();
@@ -121,6 +123,9 @@ impl Keeper {
             None => self.outcomes.push(Outcome::Gone(shard.clone())),
         }
         match goal {
+            Goal::Checkpoint(answers) if planted(Plant::SwallowRefusedCheckpoint) => {
+                answers.into_iter().for_each(accept);
+            }
             Goal::Checkpoint(answers) | Goal::End(answers) | Goal::Release { answers, .. } => {
                 answers.into_iter().for_each(refuse);
             }
@@ -148,6 +153,15 @@ impl Keeper {
             // without being held, and is adopted by a fencing write.
             Goal::Acquire if failures >= 3 || hopeless => {
                 self.remove(shard);
+            }
+            Goal::Release { answers, .. }
+                if planted(Plant::TrustReadAfterUnanswered) && operation.unanswered =>
+            {
+                for answer in answers.drain(..) {
+                    let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
+                }
+                slot.operation = None;
+                self.schedule_at(shard, now + self.settings.renewal_interval());
             }
             Goal::Checkpoint(answers) | Goal::End(answers) if hopeless => {
                 for answer in answers.drain(..) {

@@ -11,6 +11,7 @@ use crate::lease::handle::{CheckpointUpdate, Liveness, ReleaseTo, Standing};
 use crate::lease::verb::Verb;
 use crate::lease::{AttemptToken, Lease, LeaseHandle, LossReason, Phase};
 use crate::model::{Checkpoint, ShardId, WorkerId};
+use crate::plant::{Plant, planted};
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -79,7 +80,7 @@ impl Held {
         if now < self.next_renewal {
             return None;
         }
-        if self.liveness.is_alive() {
+        if self.liveness.is_alive() || planted(Plant::RenewDeadConsumer) {
             return Some(Operation::new(Goal::Renew, Call::Update(Verb::renew(&self.row, token))));
         }
         // The consumer broke its promise. It may still be running, so it is told before the lease is given up.
@@ -110,7 +111,7 @@ impl Held {
         }
         let (checkpoint, answers) = self.take_checkpoints();
         match checkpoint {
-            Some(checkpoint) if checkpoint > self.row.checkpoint => {
+            Some(checkpoint) if checkpoint > self.row.checkpoint || planted(Plant::CheckpointGoesBack) => {
                 let verb = Verb::checkpoint(&self.row, checkpoint, token);
                 Some(Operation::new(Goal::Checkpoint(answers), Call::Update(verb)))
             }

@@ -26,6 +26,7 @@ use super::{AttemptToken, Lease, LeaseHandle, LossReason, Phase, StoreError, Wri
 use crate::checkpointer::CheckpointError;
 use crate::entropy::Entropy;
 use crate::model::{InitialPosition, ShardId, StreamIdentity, WorkerId};
+use crate::plant::{Plant, planted};
 use crate::retry::Backoff;
 
 type Answer = oneshot::Sender<Result<(), CheckpointError>>;
@@ -250,6 +251,13 @@ impl Keeper {
         };
         let state = State::Acquiring { how, reason, parents: BTreeSet::new() };
         self.insert(row.shard.clone(), state, Operation::new(Goal::Acquire, Call::Update(verb)), now);
+        if planted(Plant::AdoptWithoutFence)
+            && how == Acquisition::Adopt
+            && let Some(slot) = self.slots.get_mut(&row.shard)
+        {
+            slot.operation = None;
+            self.acquired(&row.shard, row.clone(), now, now);
+        }
     }
 
     /// Takes note of a row that a listing showed.
@@ -345,6 +353,8 @@ impl Keeper {
                 match verdict {
                     Verdict::InForce(row) => {
                         let written_after = if repeated { first } else { sent };
+                        let written_after =
+                            if planted(Plant::ValidityFromAnswer) { now } else { written_after };
                         self.confirmed(shard, operation.goal, row, written_after, now);
                     }
                     Verdict::Overwritten(row) => self.overwritten(shard, operation.goal, row, now),
@@ -403,6 +413,9 @@ impl Keeper {
                     to_create.push(child);
                 }
             }
+        }
+        if planted(Plant::ParentBeforeChildren) {
+            without_lease.clear();
         }
         let ready = without_lease.is_empty();
         if let Some(held) = self.held_mut(shard, incarnation) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::model::SequenceNumber;
+use crate::plant::{Plant, planted};
 use crate::source::StartFrom;
 
 /// How much earlier than its opening a reader at [`StartFrom::Latest`] looks when it has to start again.
@@ -38,6 +39,9 @@ impl Place {
                 from => from,
             };
         };
+        if planted(Plant::ReopenAtLatest) {
+            return StartFrom::Latest;
+        }
         StartFrom::AfterSequence(last)
     }
 
