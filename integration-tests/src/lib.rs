@@ -5,3 +5,4 @@ pub mod aws;
 pub mod fleet;
 pub mod ledger;
 pub mod log;
+pub mod sim;

@@ -292,11 +292,26 @@ impl World {
     /// # Errors
     /// If no worker of this name runs.
     pub async fn stop(&mut self, name: &str, deadline: Duration) -> Result<ShutdownReport, WorldError> {
-        let member = self.take(name)?;
-        self.trace.note(format_args!("{name} is to stop within {deadline:?}"));
-        let report = member.handle.shutdown(deadline).await;
-        self.trace.note(format_args!("{name} stopped: {report}"));
-        Ok(report)
+        Ok(self.leave(name, deadline)?.await)
+    }
+
+    /// Begins to stop a worker in order, and forgets it; the future says what came of it.
+    ///
+    /// # Errors
+    /// If no worker of this name runs.
+    pub fn leave(
+        &mut self,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<impl Future<Output = ShutdownReport> + Send + use<>, WorldError> {
+        let Member { handle, .. } = self.take(name)?;
+        let (trace, name) = (self.trace.clone(), name.to_owned());
+        trace.note(format_args!("{name} is to stop within {deadline:?}"));
+        Ok(async move {
+            let report = handle.shutdown(deadline).await;
+            trace.note(format_args!("{name} stopped: {report}"));
+            report
+        })
     }
 
     /// Replaces every worker, one after the other: the new one runs before the old one is stopped. The new one is
@@ -343,6 +358,12 @@ impl World {
         self.member(name)?.gate.resume();
         self.trace.note(format_args!("{name} wakes"));
         Ok(())
+    }
+
+    /// Whether some task of a worker is held.
+    #[must_use]
+    pub fn is_held(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|member| member.gate.holds_any())
     }
 
     /// Lets a mishap befall a share of a worker's calls, 0.0 to 1.0, from now on.
@@ -476,7 +497,7 @@ impl World {
     /// If a worker ended by itself.
     pub async fn run_for(&mut self, time: Duration) -> Result<(), WorldError> {
         sleep(time).await;
-        self.look_at_runs()
+        self.check()
     }
 
     /// Lets time pass until `done`; returns how much did.
@@ -500,7 +521,11 @@ impl World {
         Ok(begun.elapsed())
     }
 
-    fn look_at_runs(&mut self) -> Result<(), WorldError> {
+    /// Looks whether every worker still runs; one that does not is none of this world's any more.
+    ///
+    /// # Errors
+    /// If a worker ended by itself.
+    pub fn check(&mut self) -> Result<(), WorldError> {
         while let Some(run) = self.runs.try_join_next() {
             // A worker that was crashed does not join; one that was stopped is no member any more.
             if let Ok((name, id, Err(error))) = run

@@ -1,0 +1,164 @@
+//! L-1, L-2 and L-3: who may deliver, whose writes may land, and who may renew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kcl_core::ShardId;
+use kcl_core::lease::{Change, Expectation, Lease, OwnerExpectation, Patch};
+
+use super::{Finding, Landing, Life, Promise};
+
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    holds: BTreeMap<(ShardId, Life), Hold>,
+    /// For each shard the life whose callbacks began there last, and when its first did.
+    last_begun: BTreeMap<ShardId, (Life, Duration)>,
+    frozen: BTreeMap<(ShardId, Life), Frozen>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    /// When it took, created or adopted the lease.
+    since: Duration,
+    /// When its last write landed.
+    written: Duration,
+}
+
+#[derive(Debug)]
+struct Frozen {
+    since: Duration,
+    patience: Duration,
+}
+
+impl Leases {
+    /// L-1: a callback that delivers starts. By the clock of its worker the lease must not have run out since its
+    /// last write landed, which is later than any moment it may count from; and no other worker has begun.
+    pub(super) fn starts(&mut self, life: &Life, shard: &ShardId, now: Duration, lease: Duration) -> Finding {
+        let broken = |seen: String| Some((Promise::L1, format!("{life} starts on {shard}, {seen}")));
+        if let Some((other, since)) = self.last_begun.get(shard)
+            && other != life
+            && let Some(hold) = self.holds.get(&(shard.clone(), life.clone()))
+            && hold.since <= *since
+        {
+            return broken(format!("where {other} started {:?} ago", now.saturating_sub(*since)));
+        }
+        let proof = match self.holds.get(&(shard.clone(), life.clone())) {
+            None => return broken("which it never wrote".to_owned()),
+            Some(hold) => hold.written,
+        };
+        if now >= proof + lease {
+            return broken(format!(
+                "whose lease lasts {lease:?} and was written last {:?} ago",
+                now.saturating_sub(proof)
+            ));
+        }
+        if self.last_begun.get(shard).is_none_or(|(other, _)| other != life) {
+            self.last_begun.insert(shard.clone(), (life.clone(), now));
+        }
+        None
+    }
+
+    /// L-2: a write is conditional, recognisable, and the holder's; L-3: not a renewal for a consumer that is dead.
+    pub(super) fn lands(
+        &mut self,
+        life: &Life,
+        landing: Landing<'_>,
+        before: Option<&Lease>,
+        row: &Lease,
+        now: Duration,
+    ) -> Finding {
+        let broken = |seen: &str| Some((Promise::L2, format!("{life} writes {}: {seen}", row.shard)));
+        let key = (row.shard.clone(), life.clone());
+        let mine = row.owner.as_ref().is_some_and(|owner| owner.as_str() == life.worker);
+        match landing {
+            Landing::Create => {
+                if before.is_some() {
+                    return broken("a row that is there is created");
+                }
+                if mine && row.token.is_none() {
+                    return broken("a creation without a token");
+                }
+            }
+            Landing::Delete(expect) => {
+                if expect.counter.is_none() || expect.owner == OwnerExpectation::Any {
+                    return broken("a deletion without counter and owner in its condition");
+                }
+            }
+            Landing::Update(expect, patch) => {
+                if let Some(seen) = wrong_update(life, expect, patch, before) {
+                    return broken(&seen);
+                }
+                if patch.counter.is_none() {
+                    return None;
+                }
+            }
+        }
+        if !mine {
+            self.holds.remove(&key);
+            return None;
+        }
+        let was_mine =
+            before.and_then(|before| before.owner.as_ref()).is_some_and(|o| o.as_str() == life.worker);
+        match self.holds.get_mut(&key) {
+            Some(hold) if was_mine => hold.written = now,
+            _ => {
+                self.holds.insert(key.clone(), Hold { since: now, written: now });
+            }
+        }
+        self.renews_dead(&key, now)
+    }
+
+    /// The answer to a write, where its landing is not seen: the lease was written no later than this.
+    pub(super) fn answered(&mut self, life: &Life, row: &Lease, now: Duration) {
+        let key = (row.shard.clone(), life.clone());
+        if row.owner.as_ref().is_none_or(|owner| owner.as_str() != life.worker) {
+            self.holds.remove(&key);
+            return;
+        }
+        self.holds.entry(key).or_insert(Hold { since: now, written: now }).written = now;
+    }
+
+    fn renews_dead(&self, key: &(ShardId, Life), now: Duration) -> Finding {
+        let (frozen, hold) = (self.frozen.get(key)?, self.holds.get(key)?);
+        let silent = now.saturating_sub(frozen.since.max(hold.since));
+        (silent > frozen.patience).then(|| {
+            let (shard, life) = key;
+            (Promise::L3, format!("{life} still renews {shard}, whose consumer is silent since {silent:?}"))
+        })
+    }
+
+    pub(super) fn freeze(&mut self, life: &Life, shard: &ShardId, now: Duration, patience: Duration) {
+        self.frozen.insert((shard.clone(), life.clone()), Frozen { since: now, patience });
+    }
+
+    pub(super) fn thaw(&mut self, life: &Life) {
+        self.frozen.retain(|(_, frozen), _| frozen != life);
+    }
+}
+
+fn wrong_update(life: &Life, expect: &Expectation, patch: &Patch, before: Option<&Lease>) -> Option<String> {
+    let before = before?;
+    let owner = before.owner.as_ref().map(|owner| owner.as_str());
+    if expect.owner == OwnerExpectation::Any {
+        return Some("the condition names no owner".to_owned());
+    }
+    if patch.counter.is_none() {
+        // A request, or taking one back: it must change nothing else.
+        let bare = Patch { requested_by: patch.requested_by.clone(), ..Patch::default() };
+        return (*patch != bare).then(|| "a request changes more than the request".to_owned());
+    }
+    if expect.counter.is_none() {
+        return Some("the condition names no counter".to_owned());
+    }
+    if patch.token.is_none() {
+        return Some("no token".to_owned());
+    }
+    if patch.counter.is_some_and(|counter| counter <= before.counter) {
+        return Some(format!("the counter goes from {} to {:?}", before.counter, patch.counter));
+    }
+    let takes = matches!(&patch.owner, Change::Set(owner) if owner.as_str() == life.worker);
+    if owner != Some(life.worker.as_str()) && (!takes || patch.checkpoint.is_some()) {
+        return Some(format!("{owner:?} holds it, and this is more than taking it"));
+    }
+    None
+}

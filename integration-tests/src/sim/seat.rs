@@ -1,0 +1,197 @@
+//! The services of a run, and the place of a worker between them and the judge.
+
+use std::sync::Arc;
+
+use kcl_core::lease::LeaseStore;
+use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
+use kcl_core::testing::{FaultRule, FaultyStore, MemoryStream, Mishap, STREAM};
+use kcl_core::{Entropy, SchedulerBuilder, TokioClock};
+use kcl_lease_dynamo::DynamoLeaseStore;
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_local::LocalAws;
+use kcl_local::clock::SharedClock;
+use kcl_local::faults::{Fault, Faults, Rule, Seen, errors};
+use kcl_local::kinesis::Kinesis;
+use kcl_local::wire::Service;
+use std::time::Duration;
+
+use super::judge::{Judge, Life};
+use super::plan::Plan;
+use super::witness::{Asked, Landed, WatchedSource};
+
+/// The lease table of runs over the SDK.
+const TABLE: &str = "app";
+
+/// The services of a run.
+#[derive(Debug)]
+pub(super) enum Cloud {
+    Model { kinesis: Kinesis, rows: MemoryLeaseStore },
+    Sdk { aws: LocalAws },
+}
+
+/// The place of a worker: what can be made to go wrong for it.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) life: Life,
+    wires: Wires,
+}
+
+#[derive(Debug)]
+enum Wires {
+    Model { store: FaultyStore<Landed<MemoryLeaseStore>>, stream: MemoryStream, base: Vec<FaultRule> },
+    Sdk { faults: Faults },
+}
+
+impl Cloud {
+    pub(super) const fn model(kinesis: Kinesis, rows: MemoryLeaseStore) -> Self {
+        Self::Model { kinesis, rows }
+    }
+
+    pub(super) fn sdk(clock: SharedClock) -> Self {
+        let aws = LocalAws::builder().clock(clock).in_process().expect("services in process start");
+        Self::Sdk { aws }
+    }
+
+    pub(super) fn kinesis(&self) -> &Kinesis {
+        match self {
+            Self::Model { kinesis, .. } => kinesis,
+            Self::Sdk { aws } => aws.kinesis(),
+        }
+    }
+
+    /// The lease table, without anything in between.
+    pub(super) fn rows(&self) -> Arc<dyn LeaseStore> {
+        match self {
+            Self::Model { rows, .. } => Arc::new(rows.clone()),
+            Self::Sdk { aws } => {
+                let client = aws_sdk_dynamodb::Client::new(&aws.sdk_config());
+                Arc::new(DynamoLeaseStore::new(client, TABLE).with_consistent_lists(true))
+            }
+        }
+    }
+
+    /// Puts a worker between services and judge.
+    pub(super) fn seat(
+        &self,
+        plan: &Plan,
+        life: Life,
+        judge: &Judge,
+        entropy: &Entropy,
+        builder: SchedulerBuilder,
+    ) -> (Seat, SchedulerBuilder) {
+        match self {
+            Self::Model { kinesis, rows } => {
+                let landed = Landed::new(rows.clone(), life.clone(), judge.clone());
+                let store = FaultyStore::new(landed, entropy.fork());
+                let stream = MemoryStream::new(kinesis.clone(), STREAM)
+                    .with_entropy(entropy.fork())
+                    .with_poll_interval(plan.poll_interval)
+                    .with_fetch_records(plan.fetch_records);
+                stream.set_latency(plan.stream_latency);
+                let builder = builder
+                    .lease_store(Asked::new(store.clone(), life.clone(), judge.clone()))
+                    .stream(WatchedSource::new(stream.clone(), life.clone(), judge.clone()));
+                (Seat { life, wires: Wires::Model { store, stream, base: Vec::new() } }, builder)
+            }
+            Self::Sdk { aws } => {
+                let faults = Faults::seeded(entropy.next_u64());
+                let client = faults.wrap(aws.http_client());
+                let config = aws.sdk_config().to_builder().http_client(client).build();
+                let store = DynamoLeaseStore::new(aws_sdk_dynamodb::Client::new(&config), TABLE);
+                let landed = Landed::answered(store, life.clone(), judge.clone());
+                let mut polling = PollingConfig::default();
+                polling.min_interval = plan.poll_interval;
+                polling.max_interval = polling.max_interval.max(plan.poll_interval);
+                polling.fetch_records = plan.fetch_records;
+                let stream = KinesisStream::new(aws_sdk_kinesis::Client::new(&config), STREAM)
+                    .with_polling(polling)
+                    .with_clock(Arc::new(TokioClock::new(self.kinesis().clock().now())))
+                    .with_entropy(entropy.fork());
+                let seat = Seat { life: life.clone(), wires: Wires::Sdk { faults } };
+                seat.delay(plan);
+                let builder = builder
+                    .lease_store(Asked::new(landed, life.clone(), judge.clone()))
+                    .stream(WatchedSource::new(stream, life, judge.clone()));
+                (seat, builder)
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Adds a rule that stays when it is calm.
+    pub(super) fn rule(&mut self, rule: FaultRule) {
+        if let Wires::Model { store, base, .. } = &mut self.wires {
+            store.add(rule.clone());
+            base.push(rule);
+        }
+    }
+
+    fn delay(&self, plan: &Plan) {
+        if let Wires::Sdk { faults } = &self.wires {
+            for (service, delay) in
+                [(Service::Kinesis, plan.stream_latency), (Service::DynamoDb, plan.store_latency)]
+            {
+                faults.add(Rule::on_every_operation(service, Fault::DelayRequest(delay / 2)));
+                faults.add(Rule::on_every_operation(service, Fault::DelayAnswer(delay / 2)));
+            }
+        }
+    }
+
+    /// Lets a mishap befall a share of the worker's calls.
+    pub(super) fn befall(&self, mishap: Mishap, share: f64) {
+        match &self.wires {
+            Wires::Model { store, stream, .. } => mishap.befall(store, stream, share),
+            Wires::Sdk { faults } => {
+                for rule in over_the_sdk(mishap) {
+                    faults.add(rule.with_probability(share));
+                }
+            }
+        }
+    }
+
+    /// Ends every mishap.
+    pub(super) fn calm(&self) {
+        match &self.wires {
+            Wires::Model { store, stream, base } => {
+                store.clear();
+                for rule in base {
+                    store.add(rule.clone());
+                }
+                stream.calm();
+            }
+            Wires::Sdk { faults } => faults.clear(),
+        }
+    }
+}
+
+/// A mishap as the fault layer under the SDK makes it. What only the model can do wrong is left out.
+fn over_the_sdk(mishap: Mishap) -> Vec<Rule> {
+    const WRITES: [&str; 3] = ["PutItem", "UpdateItem", "DeleteItem"];
+    const SECOND: Duration = Duration::from_secs(1);
+    let leases = |fault: Fault| vec![Rule::on_every_operation(Service::DynamoDb, fault)];
+    let writes = |fault: Fault| {
+        WRITES.iter().map(|operation| Rule::on(Service::DynamoDb, operation, fault.clone())).collect()
+    };
+    let reads = |fault: Fault| Rule::on(Service::Kinesis, "GetRecords", fault);
+    match mishap {
+        Mishap::ThrottledLeases => {
+            leases(Fault::Fail(Seen::Error(errors::provisioned_throughput_exceeded())))
+        }
+        Mishap::FailingLeases => leases(Fault::Fail(Seen::Error(errors::internal_server_error()))),
+        Mishap::NoLeases => leases(Fault::Fail(Seen::Reset)),
+        Mishap::LostAnswers => writes(Fault::DropAnswer(Seen::Reset)),
+        Mishap::LateWrites => writes(Fault::LandLate { after: SECOND * 3, seen: Seen::Reset }),
+        Mishap::HangingLeases => leases(Fault::Fail(Seen::Hang)),
+        Mishap::SlowLeases => leases(Fault::DelayAnswer(SECOND)),
+        Mishap::DisturbedReads => vec![
+            reads(Fault::Fail(Seen::Error(errors::provisioned_throughput_exceeded()))),
+            reads(Fault::Fail(Seen::Error(errors::expired_iterator()))),
+            reads(Fault::Fail(Seen::Error(errors::service_unavailable()))),
+        ],
+        Mishap::DeniedShards => vec![reads(Fault::Fail(Seen::Error(errors::resource_not_found())))],
+        Mishap::HangingReads => vec![reads(Fault::Fail(Seen::Hang))],
+        // Listings of the local DynamoDB are never stale, and its streams tell the truth.
+        _ => Vec::new(),
+    }
+}

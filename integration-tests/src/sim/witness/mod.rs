@@ -1,0 +1,10 @@
+//! What stands between the library and the world and tells the judge: of every call to the services, every write
+//! that lands, every answer read, every callback.
+
+mod processor;
+mod source;
+mod store;
+
+pub use processor::{Checkpoints, Conduct, Witness};
+pub use source::WatchedSource;
+pub use store::{Asked, Landed};

@@ -1,0 +1,152 @@
+//! The lease store, seen where calls are made and where writes land.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use kcl_core::ShardId;
+use kcl_core::lease::{
+    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError, Write,
+};
+
+use crate::sim::judge::{Judge, Landing, Life};
+
+/// A store whose writes the judge sees as they land, if the store underneath applies them at once; else as they are
+/// answered.
+#[derive(Clone, Debug)]
+pub struct Landed<S> {
+    inner: S,
+    life: Life,
+    judge: Judge,
+    at_once: bool,
+}
+
+impl<S> Landed<S> {
+    /// Watches the writes of one life on a store that applies them at once.
+    pub const fn new(inner: S, life: Life, judge: Judge) -> Self {
+        Self { inner, life, judge, at_once: true }
+    }
+
+    /// Watches the answers of one life's writes.
+    pub const fn answered(inner: S, life: Life, judge: Judge) -> Self {
+        Self { inner, life, judge, at_once: false }
+    }
+
+    fn tell(&self, landing: Landing<'_>, answer: &Result<Write, StoreError>) {
+        match answer {
+            Ok(Write::Applied(row)) if self.at_once => self.judge.landed(&self.life, landing, row),
+            Ok(Write::Applied(row) | Write::Conflict(Some(row))) if !self.at_once => {
+                self.judge.answered(&self.life, row);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<S: fmt::Display> fmt::Display for Landed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LeaseStore> LeaseStore for Landed<S> {
+    async fn prepare(&self) -> Result<Prepared, StoreError> {
+        self.inner.prepare().await
+    }
+
+    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+        self.inner.list(page).await
+    }
+
+    async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        self.inner.get(shard, consistency).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
+        let answer = self.inner.create(lease).await;
+        self.tell(Landing::Create, &answer);
+        answer
+    }
+
+    async fn update(
+        &self,
+        shard: &ShardId,
+        expect: &Expectation,
+        patch: &Patch,
+    ) -> Result<Write, StoreError> {
+        let answer = self.inner.update(shard, expect, patch).await;
+        self.tell(Landing::Update(expect, patch), &answer);
+        answer
+    }
+
+    async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
+        let answer = self.inner.delete(shard, expect).await;
+        self.tell(Landing::Delete(expect), &answer);
+        answer
+    }
+}
+
+/// A store whose calls the judge sees as they are made.
+#[derive(Clone, Debug)]
+pub struct Asked<S> {
+    inner: S,
+    life: Life,
+    judge: Judge,
+}
+
+impl<S> Asked<S> {
+    /// Watches the calls of one life.
+    pub const fn new(inner: S, life: Life, judge: Judge) -> Self {
+        Self { inner, life, judge }
+    }
+
+    fn tell(&self, call: &str) {
+        self.judge.calls(&self.life, call);
+    }
+}
+
+impl<S: fmt::Display> fmt::Display for Asked<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LeaseStore> LeaseStore for Asked<S> {
+    async fn prepare(&self) -> Result<Prepared, StoreError> {
+        self.tell("prepare");
+        self.inner.prepare().await
+    }
+
+    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+        self.tell("list");
+        self.inner.list(page).await
+    }
+
+    async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        self.tell("get");
+        self.inner.get(shard, consistency).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
+        self.tell("create");
+        self.inner.create(lease).await
+    }
+
+    async fn update(
+        &self,
+        shard: &ShardId,
+        expect: &Expectation,
+        patch: &Patch,
+    ) -> Result<Write, StoreError> {
+        self.tell("update");
+        self.inner.update(shard, expect, patch).await
+    }
+
+    async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
+        self.tell("delete");
+        self.inner.delete(shard, expect).await
+    }
+}

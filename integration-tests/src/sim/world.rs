@@ -1,0 +1,749 @@
+//! The world of one run: a fleet of real schedulers, what happens to it, and what must be true in the end.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use kcl_core::testing::{Fault, FaultRule, Part, STREAM, World as Fleet, WorldError};
+use kcl_core::{
+    Entropy, ErrorKind, InitialPosition, SchedulerBuilder, Settings, ShardOutcome, ShutdownReport,
+};
+use kcl_core::{ShardContext, TokioClock};
+use kcl_lease_memory::MemoryLeaseStore;
+use kcl_local::kinesis::{Kinesis, NewRecord, ShardFilter};
+use kpl_aggregation::Aggregator;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::history::History;
+use super::judge::{Breach, Judge, Life, Promise, Terms};
+use super::plan::{Frozen, Plan, PlanError, Step, Wire, Wishes};
+use super::scenario::Scenario;
+use super::seat::{Cloud, Seat};
+use super::seed::Seed;
+use super::witness::Witness;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+/// When worlds begin, since the Unix epoch.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
+/// How often the world is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long workers may take to stop.
+const DEADLINE: Duration = Duration::from_secs(30);
+const KEYS: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
+
+/// Something on the agenda.
+#[derive(Debug)]
+enum Act {
+    /// A step of the plan.
+    Step(Step),
+    /// Everything of a worker goes on, if it still lives this life.
+    Wake(Life),
+    /// A pause of a worker is over.
+    Resume(Life),
+    /// A worker stops, if it still lives this life.
+    Leave(Life),
+    /// A worker of this name starts.
+    Start(String),
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What the run was like.
+    pub plan: Plan,
+    /// The promise that was broken, if any.
+    pub breach: Option<Breach>,
+    /// What happened.
+    pub history: History,
+    /// How many records were put, and how many deliveries there were.
+    pub records: (u64, u64),
+    /// How much virtual time passed.
+    pub took: Duration,
+    /// Leases, workers and the stages of their shards at the end.
+    pub state: String,
+}
+
+/// A worker's shutdown that is over.
+type Left = (Life, Duration, ShutdownReport);
+
+/// A fleet under test. Needs a current-thread runtime with a paused clock; see [`super::run`].
+pub struct World {
+    plan: Plan,
+    rng: Rng,
+    begun: Instant,
+    judge: Judge,
+    kinesis: Kinesis,
+    fleet: Fleet,
+    seats: Rc<RefCell<BTreeMap<String, Seat>>>,
+    agenda: BTreeMap<(Duration, u64), Act>,
+    acts: u64,
+    named: u64,
+    leaving: JoinSet<Left>,
+    left: Vec<Life>,
+    listeners: JoinSet<()>,
+    late: TaskTracker,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan).field("fleet", &self.fleet).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// The world that this seed makes.
+    ///
+    /// # Errors
+    /// None but those of [`World::of`].
+    pub fn new(seed: u64) -> Result<Self, PlanError> {
+        Ok(Self::of(Plan::draw(Seed(seed), Scenario::Any, Wishes::default())?))
+    }
+
+    /// The world of a plan.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn of(plan: Plan) -> Self {
+        crate::log::init();
+        let mut rng = Rng::with_seed(plan.seed.0 ^ 0x9e37_79b9_7f4a_7c15);
+        let clock = kcl_local::clock::TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH);
+        let rows = MemoryLeaseStore::new();
+        let cloud = match plan.wire {
+            Wire::Model => Cloud::model(Kinesis::new(Arc::new(clock)), rows),
+            Wire::Sdk => Cloud::sdk(Arc::new(clock)),
+        };
+        let kinesis = cloud.kinesis().clone();
+        kinesis.create_stream(STREAM, plan.shards).expect("the plan's stream is one the model takes");
+        if let Some(retention) = plan.retention {
+            kinesis.set_retention(STREAM, retention).expect("the stream exists");
+        }
+        let terms = Terms {
+            from_trim_horizon: plan.initial == InitialPosition::TrimHorizon && plan.retention.is_none(),
+            sees_landings: plan.wire == Wire::Model,
+            retention: plan.retention,
+            patience: plan.patience(),
+            shard_bytes: plan.settings.shard_buffer_bytes,
+        };
+        let judge = Judge::new(kinesis.clone(), terms);
+        let seats: Rc<RefCell<BTreeMap<String, Seat>>> = Rc::default();
+        let late = TaskTracker::new();
+        let seed = rng.u64(..);
+        let store = cloud.rows();
+        let application = Application {
+            plan: plan.clone(),
+            judge: judge.clone(),
+            cloud,
+            seats: Rc::clone(&seats),
+            entropy: Entropy::seeded(rng.u64(..)),
+            late: late.clone(),
+        };
+        let source = kcl_core::testing::MemoryStream::new(kinesis.clone(), STREAM);
+        let fleet = Fleet::over(
+            seed,
+            move || source.clone(),
+            store,
+            move |name, builder| application.seat(name, builder),
+        );
+        let mut world = Self {
+            rng,
+            begun: Instant::now(),
+            judge,
+            kinesis,
+            fleet,
+            seats,
+            agenda: BTreeMap::new(),
+            acts: 0,
+            named: 0,
+            leaving: JoinSet::new(),
+            left: Vec::new(),
+            listeners: JoinSet::new(),
+            late,
+            plan,
+        };
+        for (at, step) in world.plan.steps.clone() {
+            world.at(at, Act::Step(step));
+        }
+        world
+    }
+
+    /// Runs to the end, or to the first broken promise.
+    pub async fn run(mut self) -> Verdict {
+        self.play().await;
+        self.verdict().await
+    }
+
+    /// What is the case now, for a run that is cut off.
+    pub async fn verdict(self) -> Verdict {
+        Verdict {
+            breach: self.judge.breach(),
+            history: self.judge.history(),
+            records: self.judge.counts(),
+            took: self.begun.elapsed(),
+            state: self.fleet.state().await,
+            plan: self.plan,
+        }
+    }
+
+    /// The judge.
+    #[must_use]
+    pub const fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// Runs; ends early when a promise is broken.
+    pub async fn play(&mut self) {
+        for _ in 0..self.plan.workers {
+            let name = self.next_name();
+            self.start(&name);
+        }
+        if self.plan.initial == InitialPosition::Latest {
+            // Nothing is promised of what is put before there are leases.
+            self.wait(SECOND * 120, "every shard has an owner", |world| world.unowned().is_empty()).await;
+        }
+        let beginning = self.now();
+        while let Some(((at, _), act)) = self.agenda.pop_first() {
+            if !self.pass_until(beginning + at).await {
+                return;
+            }
+            self.act(act).await;
+        }
+        if self.pass_until(beginning + self.plan.storm).await {
+            self.come_to_rest().await;
+        }
+    }
+
+    /// After the last fault: everything is delivered, owned and balanced in time; then nothing moves; then everything
+    /// stops in order.
+    async fn come_to_rest(&mut self) {
+        self.calm_down().await;
+        let limit = self.plan.recovery();
+        let calm = "everything is delivered, owned by workers that run, and balanced";
+        if !self.wait(limit, calm, |world| world.unsettled().is_none()).await {
+            return;
+        }
+        let owners = self.judge.owners();
+        let end = self.now() + self.plan.rest;
+        while self.now() < end {
+            self.put(2, 1, 0);
+            if !self.pass_until(self.now() + SECOND * 2).await {
+                return;
+            }
+            let moved = self.judge.owners();
+            if moved != owners {
+                self.judge.find(Promise::B1, format!("leases move at rest: {owners:?} became {moved:?}"));
+                return;
+            }
+        }
+        if !self.wait(limit, "what was put at rest is delivered", |world| world.unsettled().is_none()).await {
+            return;
+        }
+        for life in self.lives() {
+            self.leave(&life);
+        }
+        self.wait(DEADLINE + SECOND, "every worker has stopped", |world| world.leaving.is_empty()).await;
+        self.pass_until(self.now() + SECOND * 10).await;
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn at(&mut self, at: Duration, act: Act) {
+        self.acts += 1;
+        self.agenda.insert((at, self.acts), act);
+    }
+
+    /// Lets time pass, looking now and then; returns whether every promise is kept so far.
+    async fn pass_until(&mut self, end: Duration) -> bool {
+        loop {
+            let left = end.saturating_sub(self.now());
+            tokio::time::sleep(left.min(LOOK)).await;
+            self.look().await;
+            if self.judge.breach().is_some() {
+                return false;
+            }
+            if left <= LOOK {
+                return true;
+            }
+        }
+    }
+
+    /// Lets time pass until `done`; that it does not come in time breaks a promise.
+    async fn wait(&mut self, limit: Duration, what: &str, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now() + limit;
+        while !done(self) {
+            if self.now() >= end {
+                let missing = self.judge.missing();
+                let (promise, unsettled) = if missing.is_empty() {
+                    (Promise::B1, self.unsettled().unwrap_or_default())
+                } else {
+                    let some = &missing[..missing.len().min(5)];
+                    (Promise::L3, format!("{} records are not acknowledged: {some:?}", missing.len()))
+                };
+                self.judge.find(promise, format!("not within {limit:?}: {what}; {unsettled}"));
+                return false;
+            }
+            if !self.pass_until(self.now() + LOOK).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What is not as it must be at rest.
+    fn unsettled(&self) -> Option<String> {
+        let missing = self.judge.missing();
+        if !missing.is_empty() {
+            return Some(format!("{} records are missing", missing.len()));
+        }
+        let unowned = self.unowned();
+        if !unowned.is_empty() {
+            return Some(format!("nobody who runs owns {unowned:?}"));
+        }
+        let startable = self.judge.startable();
+        let mut counts: BTreeMap<String, usize> =
+            self.fleet.workers().into_iter().map(|name| (name, 0)).collect();
+        for (shard, owner) in self.judge.owners() {
+            if let Some(count) = owner.and_then(|owner| counts.get_mut(&owner))
+                && startable.contains(&shard)
+            {
+                *count += 1;
+            }
+        }
+        let (most, least) = (counts.values().max()?, counts.values().min()?);
+        (most - least > 1).then(|| format!("not balanced: {counts:?}"))
+    }
+
+    /// Unfinished leases and open shards that no running worker owns.
+    fn unowned(&self) -> Vec<String> {
+        let workers = self.fleet.workers();
+        let owners = self.judge.owners();
+        let is_owned = |owner: &Option<String>| owner.as_ref().is_some_and(|owner| workers.contains(owner));
+        let unowned = owners.iter().filter(|(_, owner)| !is_owned(owner)).map(|(shard, _)| shard.to_string());
+        let rows = self.judge.rows();
+        let open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).unwrap_or_default();
+        let without = open.iter().filter(|shard| !rows.contains_key(&*shard.shard_id));
+        unowned.chain(without.map(|shard| shard.shard_id.to_string())).collect()
+    }
+
+    async fn look(&mut self) {
+        if self.plan.wire == Wire::Sdk {
+            match self.fleet.leases().await {
+                Ok(rows) => self.judge.look_at_rows(rows),
+                // There is no table before the first worker has made it.
+                Err(error) => tracing::debug!(%error, "no table yet"),
+            }
+        }
+        self.judge.check_coverage();
+        for life in std::mem::take(&mut self.left) {
+            let there = self.judge.processors_of(&life);
+            if there > 0 {
+                self.judge.find(Promise::X1, format!("{life} has stopped, and {there} processors are left"));
+            }
+        }
+        while let Some(left) = self.leaving.try_join_next() {
+            match left {
+                Ok(left) => self.has_left(left),
+                Err(error) => self.judge.find(Promise::X1, format!("a shutdown failed: {error}")),
+            }
+        }
+        while let Err(WorldError::WorkerEnded { name, error }) = self.fleet.check() {
+            let Some(seat) = self.seats.borrow_mut().remove(&name) else { continue };
+            self.judge.over(&seat.life);
+            let excused =
+                error.kind() == ErrorKind::Unavailable && self.now() < self.plan.storm + SECOND * 60;
+            if excused {
+                // Whatever keeps workers running starts it again.
+                self.judge.say(format!("{} ended and will be started again: {error}", seat.life));
+                let at = self.now() + SECOND;
+                self.at(at, Act::Start(name));
+            } else {
+                self.judge.find(Promise::B1, format!("{} ended by itself: {error}", seat.life));
+            }
+        }
+    }
+
+    fn has_left(&mut self, (life, took, report): Left) {
+        self.judge.over(&life);
+        self.judge.say(format!("{life} has stopped after {took:?}: {report:?}"));
+        if took > DEADLINE {
+            self.judge.find(Promise::X1, format!("{life} took {took:?} to stop, {DEADLINE:?} were given"));
+        }
+        let owners = self.judge.owners();
+        for (shard, outcome) in &report.shards {
+            let owns = owners.get(shard).is_some_and(|owner| owner.as_deref() == Some(life.worker.as_str()));
+            if owns && matches!(outcome, ShardOutcome::Released) {
+                self.judge.find(Promise::X1, format!("{life} says it released {shard}, and still owns it"));
+            }
+        }
+        self.left.push(life);
+    }
+
+    async fn act(&mut self, act: Act) {
+        match act {
+            Act::Step(step) => self.step(step).await,
+            Act::Wake(life) => {
+                if self.lives().contains(&life) {
+                    self.judge.thaws(&life);
+                    self.must(|fleet| fleet.wake(&life.worker));
+                    self.judge.say(format!("{life} wakes"));
+                }
+            }
+            Act::Resume(life) => {
+                if self.lives().contains(&life)
+                    && let Ok(handle) = self.fleet.handle(&life.worker)
+                {
+                    self.judge.say(format!("{life} is resumed"));
+                    handle.resume(None).await;
+                }
+            }
+            Act::Leave(life) => {
+                if self.lives().contains(&life) {
+                    self.leave(&life);
+                }
+            }
+            Act::Start(name) => {
+                if !self.fleet.workers().contains(&name) {
+                    self.start(&name);
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Put { keys, most, padding } => self.put(keys, most, padding),
+            Step::Reshard => self.reshard(),
+            Step::ReshardAll => self.reshard_all(),
+            Step::Start => {
+                if self.fleet.workers().len() < self.plan.most_workers {
+                    let name = self.next_name();
+                    self.start(&name);
+                }
+            }
+            Step::Crash => {
+                if let Some(life) = self.spare() {
+                    self.crash(&life).await;
+                }
+            }
+            Step::Restart => {
+                if let Some(life) = self.anyone() {
+                    self.crash(&life).await;
+                    self.start(&life.worker);
+                }
+            }
+            Step::Stop => {
+                if let Some(life) = self.spare() {
+                    self.leave(&life);
+                }
+            }
+            Step::Stall(time) => {
+                if let Some(life) = self.anyone() {
+                    self.judge.say(format!("{life} is stalled for {time:?}"));
+                    self.must(|fleet| fleet.stall(&life.worker));
+                    self.at_end_of(time, Act::Wake(life));
+                }
+            }
+            Step::Freeze(part, time) => self.freeze(part, time),
+            Step::Befall(mishap, share) => {
+                if let Some(life) = self.anyone() {
+                    self.judge.say(format!("{life} suffers {mishap}, share {share:.3}"));
+                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                        seat.befall(mishap, share);
+                    }
+                }
+            }
+            Step::Calm => {
+                if let Some(life) = self.anyone() {
+                    self.judge.say(format!("{life} suffers nothing more"));
+                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                        seat.calm();
+                    }
+                }
+            }
+            Step::Deploy => {
+                for life in self.lives() {
+                    let name = self.next_name();
+                    self.start(&name);
+                    let after = MS * self.rng.u32(500..4_000);
+                    self.at_end_of(after, Act::Leave(life));
+                }
+            }
+            Step::Outage(time) => {
+                let mut number = 0;
+                for life in self.lives() {
+                    number += 1;
+                    if self.rng.bool() {
+                        self.crash(&life).await;
+                    } else {
+                        self.leave(&life);
+                    }
+                }
+                for _ in 0..number {
+                    let name = self.next_name();
+                    self.at_end_of(time, Act::Start(name));
+                }
+            }
+            Step::Pause(time) => {
+                if let Some(life) = self.anyone()
+                    && let Ok(handle) = self.fleet.handle(&life.worker)
+                {
+                    self.judge.say(format!("{life} is paused for {time:?}"));
+                    handle.pause(None).await;
+                    self.at_end_of(time, Act::Resume(life));
+                }
+            }
+            Step::ExpireIterators => {
+                self.judge.say("every shard iterator expires");
+                self.model(|kinesis| kinesis.expire_iterators(STREAM));
+            }
+        }
+    }
+
+    /// Puts something on the agenda for so much later, but not after the storm.
+    fn at_end_of(&mut self, time: Duration, act: Act) {
+        let at = (self.now() + time).min(self.plan.storm);
+        self.at(at, act);
+    }
+
+    /// Ends every fault, and sees to it that somebody runs.
+    async fn calm_down(&mut self) {
+        for life in self.lives() {
+            if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                seat.calm();
+            }
+            self.judge.thaws(&life);
+            self.must(|fleet| fleet.wake(&life.worker));
+            if let Ok(handle) = self.fleet.handle(&life.worker) {
+                handle.resume(None).await;
+            }
+        }
+        if self.fleet.workers().is_empty() {
+            let name = self.next_name();
+            self.start(&name);
+        }
+        self.judge.say("faults are over");
+    }
+
+    fn freeze(&mut self, part: Frozen, time: Duration) {
+        let Some(life) = self.anyone() else { return };
+        let part = match part {
+            Frozen::Supervisor => Part::Supervisor,
+            Frozen::LeaseSide => Part::LeaseSide,
+            Frozen::Consumer => {
+                let Ok(handle) = self.fleet.handle(&life.worker) else { return };
+                let shards: Vec<_> = handle.snapshot().shards.into_keys().collect();
+                if shards.is_empty() {
+                    return;
+                }
+                let shard = shards[self.rng.usize(..shards.len())].clone();
+                self.judge.freezes(&life, &shard);
+                Part::Consumer(shard)
+            }
+        };
+        self.judge.say(format!("{life}: {part} is frozen for {time:?}"));
+        self.must(|fleet| fleet.freeze(&life.worker, part));
+        self.at_end_of(time, Act::Wake(life));
+    }
+
+    /// Those that run and are not leaving.
+    fn lives(&self) -> Vec<Life> {
+        let seats = self.seats.borrow();
+        self.fleet.workers().iter().filter_map(|name| Some(seats.get(name)?.life.clone())).collect()
+    }
+
+    fn anyone(&mut self) -> Option<Life> {
+        let lives = self.lives();
+        (!lives.is_empty()).then(|| lives[self.rng.usize(..lives.len())].clone())
+    }
+
+    /// Somebody who is not the last.
+    fn spare(&mut self) -> Option<Life> {
+        if self.fleet.workers().len() > 1 { self.anyone() } else { None }
+    }
+
+    fn next_name(&mut self) -> String {
+        self.named += 1;
+        format!("w{}", self.named)
+    }
+
+    fn start(&mut self, name: &str) {
+        self.must(|fleet| fleet.start(name));
+        let Ok(handle) = self.fleet.handle(name) else { return };
+        let Some(life) = self.seats.borrow().get(name).map(|seat| seat.life.clone()) else { return };
+        let (mut events, judge) = (handle.events(), self.judge.clone());
+        self.listeners.spawn(async move {
+            while let Ok(event) = events.recv().await {
+                judge.reported(&life, &event);
+            }
+        });
+    }
+
+    async fn crash(&mut self, life: &Life) {
+        self.judge.say(format!("{life} crashes"));
+        self.must(|fleet| fleet.crash(&life.worker));
+        self.seats.borrow_mut().remove(&life.worker);
+        // Its tasks go when the runtime gets to them.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        self.judge.over(life);
+    }
+
+    fn leave(&mut self, life: &Life) {
+        self.judge.say(format!("{life} is to stop"));
+        let held = self.fleet.is_held(&life.worker);
+        let Ok(left) = self.fleet.leave(&life.worker, DEADLINE) else { return };
+        self.seats.borrow_mut().remove(&life.worker);
+        if held {
+            // Nothing can be asked of a worker that does not run.
+            let life = life.clone();
+            self.judge.say(format!("{life} is held and cannot hear it"));
+        }
+        let (life, begun) = (life.clone(), Instant::now());
+        self.leaving.spawn(async move {
+            let report = left.await;
+            (life, begun.elapsed(), report)
+        });
+    }
+
+    /// Puts records of some keys: a few of each, plain or as one aggregate.
+    fn put(&mut self, keys: usize, most: u64, padding: usize) {
+        for _ in 0..keys {
+            let key = KEYS[self.rng.usize(..KEYS.len())];
+            let count = self.rng.u64(1..=most);
+            let aggregated = count > 1 && self.rng.bool();
+            let padding = if padding == 0 { 0 } else { self.rng.usize(..padding) };
+            let payloads = self.judge.put(key, count, aggregated);
+            let payloads = payloads.into_iter().map(|text| Bytes::from(format!("{text} {:padding$}", "")));
+            if aggregated {
+                let mut aggregator = Aggregator::new();
+                for payload in payloads {
+                    let full = aggregator.add(key, None, payload).expect("small records fit");
+                    assert!(full.is_none(), "a few small records do not fill an aggregate");
+                }
+                if let Some(record) = aggregator.finish() {
+                    self.model(|kinesis| kinesis.put_record(STREAM, NewRecord::new(key, record.data)));
+                }
+            } else {
+                for payload in payloads {
+                    self.model(|kinesis| kinesis.put_record(STREAM, NewRecord::new(key, payload)));
+                }
+            }
+        }
+    }
+
+    /// Splits a random open shard, or merges a random pair of neighbours.
+    fn reshard(&mut self) {
+        let mut open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists");
+        open.sort_by_key(|shard| shard.hash_key_range.start);
+        // More than a few shards would make runs slow and find nothing more.
+        if open.len() > 1 && (self.rng.bool() || open.len() > 12) {
+            let left = self.rng.usize(..open.len() - 1);
+            let pair = (&open[left].shard_id, &open[left + 1].shard_id);
+            self.judge.say(format!("{} and {} are merged", pair.0, pair.1));
+            self.model(|kinesis| kinesis.merge_shards(STREAM, pair.0, pair.1));
+        } else {
+            let shard = &open[self.rng.usize(..open.len())];
+            let range = &shard.hash_key_range;
+            if range.end - range.start > 2 {
+                let middle = range.start + (range.end - range.start) / 2 + 1;
+                self.judge.say(format!("{} is split", shard.shard_id));
+                self.model(|kinesis| kinesis.split_shard(STREAM, &shard.shard_id, middle));
+            }
+        }
+        self.judge.stream_changed();
+    }
+
+    fn reshard_all(&mut self) {
+        let open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists").len();
+        let target = if open > 6 || open > 1 && self.rng.bool() { open.div_ceil(2) } else { open * 2 };
+        let target = u32::try_from(target).unwrap_or(1);
+        self.judge.say(format!("the stream is to have {target} shards"));
+        self.model(|kinesis| kinesis.update_shard_count(STREAM, target));
+        self.judge.stream_changed();
+    }
+
+    /// Does something with the model, which must succeed.
+    fn model<T>(&self, call: impl FnOnce(&Kinesis) -> Result<T, kcl_local::error::ApiError>) {
+        if let Err(error) = call(&self.kinesis) {
+            self.judge.find(Promise::B1, format!("the simulator is wrong: the model refuses {error}"));
+        }
+    }
+
+    /// Does something with the fleet, which must succeed.
+    fn must(&mut self, call: impl FnOnce(&mut Fleet) -> Result<(), WorldError>) {
+        if let Err(error) = call(&mut self.fleet) {
+            self.judge.find(Promise::B1, format!("the simulator is wrong: {error}"));
+        }
+    }
+}
+
+/// What each worker is built from.
+struct Application {
+    plan: Plan,
+    judge: Judge,
+    cloud: Cloud,
+    seats: Rc<RefCell<BTreeMap<String, Seat>>>,
+    entropy: Entropy,
+    late: TaskTracker,
+}
+
+impl Application {
+    /// Gives a new worker its place between the services and the judge.
+    fn seat(&self, name: &str, builder: SchedulerBuilder) -> SchedulerBuilder {
+        // 1 if the clock runs right, more if it is fast.
+        let rate = 1.0 + self.plan.drift * (2.0 * self.entropy.unit() - 1.0);
+        let settings = by_clock(&self.plan.settings, rate);
+        let life = self.judge.live(name, settings.lease_duration);
+        let (mut seat, builder) =
+            self.cloud.seat(&self.plan, life.clone(), &self.judge, &self.entropy, builder);
+        if !self.plan.store_latency.is_zero() {
+            let way = MS..self.plan.store_latency + MS * 2;
+            seat.rule(FaultRule::new(Fault::Delay { before: way.clone(), after: way }));
+        }
+        self.seats.borrow_mut().insert(name.to_owned(), seat);
+        let (judge, conduct, late) = (self.judge.clone(), self.plan.conduct.clone(), self.late.clone());
+        let entropy = self.entropy.fork();
+        builder
+            .initial_position(self.plan.initial)
+            .checkpoint_policy(self.plan.policy)
+            .clock(TokioClock::new(self.cloud.kinesis().clock().now()))
+            .settings(settings)
+            .processor(move |shard: &ShardContext| {
+                Witness::new(&judge, &life, shard, &conduct, entropy.fork(), &late)
+            })
+    }
+}
+
+/// The settings as a worker lives them whose clock runs at this rate: a duration it measures as ten seconds takes
+/// ten seconds divided by the rate. All waiting of the library that matters to leases comes from its settings, so this
+/// is a clock that is off.
+fn by_clock(settings: &Settings, rate: f64) -> Settings {
+    let mut scaled = settings.clone();
+    for duration in [
+        &mut scaled.lease_duration,
+        &mut scaled.lease_safety_margin,
+        &mut scaled.lease_scan_interval,
+        &mut scaled.shard_sync_interval,
+        &mut scaled.ended_lease_retention,
+        &mut scaled.parent_poll_interval,
+        &mut scaled.retry_initial,
+        &mut scaled.retry_max,
+        &mut scaled.callback_limit,
+        &mut scaled.stall_timeout,
+        &mut scaled.start_timeout,
+        &mut scaled.shutdown_deadline,
+    ] {
+        *duration = duration.div_f64(rate);
+    }
+    scaled
+}
