@@ -369,7 +369,7 @@ fn settings(rng: &mut Rng) -> Settings {
     }
     settings.retry_max = MS * rng.u32(500..8_000);
     settings.callback_limit = if rng.bool() { SECOND * 900 } else { SECOND * rng.u32(20..60) };
-    settings.stall_timeout = if rng.bool() { SECOND * 60 } else { SECOND * rng.u32(15..40) };
+    settings.stall_timeout = if rng.bool() { SECOND * 60 } else { SECOND * rng.u32(16..40) };
     settings
 }
 
@@ -398,6 +398,7 @@ fn conduct(rng: &mut Rng, lease_duration: Duration) -> Conduct {
         block: often(rng, 0.02),
         blocked: lease_duration.mul_f64(0.5 + 3.0 * rng.f64()),
         hang: if rng.u8(..8) == 0 { 0.005 } else { 0.0 },
+        spin: 0.0,
         checkpoints,
         checkpoints_at_shutdown: rng.bool(),
     }

@@ -121,6 +121,7 @@ impl Scenario {
             block: 0.0,
             blocked: Duration::ZERO,
             hang: 0.0,
+            spin: 0.0,
             checkpoints: Checkpoints::EachBatch,
             checkpoints_at_shutdown: true,
         };

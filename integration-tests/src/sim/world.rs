@@ -18,7 +18,6 @@ use kcl_local::kinesis::{Kinesis, NewRecord, ShardFilter};
 use kpl_aggregation::Aggregator;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use super::history::History;
 use super::judge::{Breach, Judge, Life, Promise, Terms};
@@ -26,7 +25,7 @@ use super::plan::{Frozen, Plan, PlanError, Step, Wire, Wishes};
 use super::scenario::Scenario;
 use super::seat::{Cloud, Seat};
 use super::seed::Seed;
-use super::witness::Witness;
+use super::witness::Manners;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,7 +87,7 @@ pub struct World {
     leaving: JoinSet<Left>,
     left: Vec<Life>,
     listeners: JoinSet<()>,
-    late: TaskTracker,
+    manners: Manners,
 }
 
 impl std::fmt::Debug for World {
@@ -134,7 +133,7 @@ impl World {
         };
         let judge = Judge::new(kinesis.clone(), terms);
         let seats: Rc<RefCell<BTreeMap<String, Seat>>> = Rc::default();
-        let late = TaskTracker::new();
+        let manners = Manners::new(&judge, &plan.conduct);
         let seed = rng.u64(..);
         let store = cloud.rows();
         let application = Application {
@@ -143,7 +142,7 @@ impl World {
             cloud,
             seats: Rc::clone(&seats),
             entropy: Entropy::seeded(rng.u64(..)),
-            late: late.clone(),
+            manners: manners.clone(),
         };
         let source = kcl_core::testing::MemoryStream::new(kinesis.clone(), STREAM);
         let fleet = Fleet::over(
@@ -165,7 +164,7 @@ impl World {
             leaving: JoinSet::new(),
             left: Vec::new(),
             listeners: JoinSet::new(),
-            late,
+            manners,
             plan,
         };
         for (at, step) in world.plan.steps.clone() {
@@ -303,6 +302,10 @@ impl World {
         let missing = self.judge.missing();
         if !missing.is_empty() {
             return Some(format!("{} records are missing", missing.len()));
+        }
+        let unread = self.judge.closed_and_unfinished();
+        if !unread.is_empty() {
+            return Some(format!("closed and not read to the end: {unread:?}"));
         }
         let unowned = self.unowned();
         if !unowned.is_empty() {
@@ -516,6 +519,7 @@ impl World {
 
     /// Ends every fault, and sees to it that somebody runs.
     async fn calm_down(&mut self) {
+        self.manners.behave();
         for life in self.lives() {
             if let Some(seat) = self.seats.borrow().get(&life.worker) {
                 seat.calm();
@@ -599,15 +603,14 @@ impl World {
     }
 
     fn leave(&mut self, life: &Life) {
+        if self.fleet.is_held(&life.worker) {
+            // Nothing can be asked of a worker that does not run; it is asked again later.
+            let at = self.now() + SECOND;
+            return self.at(at, Act::Leave(life.clone()));
+        }
         self.judge.say(format!("{life} is to stop"));
-        let held = self.fleet.is_held(&life.worker);
         let Ok(left) = self.fleet.leave(&life.worker, DEADLINE) else { return };
         self.seats.borrow_mut().remove(&life.worker);
-        if held {
-            // Nothing can be asked of a worker that does not run.
-            let life = life.clone();
-            self.judge.say(format!("{life} is held and cannot hear it"));
-        }
         let (life, begun) = (life.clone(), Instant::now());
         self.leaving.spawn(async move {
             let report = left.await;
@@ -694,7 +697,7 @@ struct Application {
     cloud: Cloud,
     seats: Rc<RefCell<BTreeMap<String, Seat>>>,
     entropy: Entropy,
-    late: TaskTracker,
+    manners: Manners,
 }
 
 impl Application {
@@ -711,16 +714,13 @@ impl Application {
             seat.rule(FaultRule::new(Fault::Delay { before: way.clone(), after: way }));
         }
         self.seats.borrow_mut().insert(name.to_owned(), seat);
-        let (judge, conduct, late) = (self.judge.clone(), self.plan.conduct.clone(), self.late.clone());
-        let entropy = self.entropy.fork();
+        let (manners, entropy) = (self.manners.clone(), self.entropy.fork());
         builder
             .initial_position(self.plan.initial)
             .checkpoint_policy(self.plan.policy)
             .clock(TokioClock::new(self.cloud.kinesis().clock().now()))
             .settings(settings)
-            .processor(move |shard: &ShardContext| {
-                Witness::new(&judge, &life, shard, &conduct, entropy.fork(), &late)
-            })
+            .processor(move |shard: &ShardContext| manners.processor(&life, shard, entropy.fork()))
     }
 }
 

@@ -53,6 +53,11 @@ impl Ending {
     pub(super) const fn of_missing(error: Arc<SourceError>) -> Self {
         Self { named: Vec::new(), missing: Some(error), children: None }
     }
+
+    /// The children the source named; `None` if it does not know the shard.
+    fn named(&self) -> Option<&[ChildShard]> {
+        if self.missing.is_some() { None } else { Some(&self.named) }
+    }
 }
 
 impl Consumer {
@@ -98,7 +103,7 @@ impl Consumer {
         let found = select! {
             biased;
             () = self.signals.interruption(self.order) => return ControlFlow::Continue(()),
-            found = context.lineage.children(&self.shard.shard, &ending.named) => found,
+            found = context.lineage.children(&self.shard.shard, ending.named()) => found,
         };
         let missing = ending.missing.clone();
         match (found, missing) {
@@ -117,7 +122,7 @@ impl Consumer {
                 self.tell_loss(&error);
             }
             // One of the two is wrong, and the end of a shard is nothing to guess.
-            (Err(error @ LineageError::StillOpen(_)), _) => {
+            (Err(error @ (LineageError::StillOpen(_) | LineageError::StillListed(_))), _) => {
                 let error = Chain(&error).to_string();
                 let delay = self.step_failed(error.clone());
                 self.context.events.send(Event::ReaderFailing {

@@ -150,7 +150,14 @@ pub(crate) trait Lineage: Send + Sync + 'static {
 
     /// The children of a closed shard: those the source named if that is all, else as the stream lists them.
     /// An error if the stream lists the shard as open, or not at all and names none.
-    async fn children(&self, shard: &ShardId, named: &[ChildShard]) -> Result<Vec<ChildShard>, LineageError>;
+    ///
+    /// `None` if the source does not know the shard, instead of having said that it ended: then also an error if the
+    /// stream lists it at all, for what it lists is there to be read (D-1).
+    async fn children(
+        &self,
+        shard: &ShardId,
+        named: Option<&[ChildShard]>,
+    ) -> Result<Vec<ChildShard>, LineageError>;
 }
 
 /// Why lineage could not be told.
@@ -162,6 +169,8 @@ pub(crate) enum LineageError {
     Source(#[from] SourceError),
     #[error("the source reported the end of shard {0}, but the stream lists it as open")]
     StillOpen(ShardId),
+    #[error("the source does not know shard {0}, but the stream lists it")]
+    StillListed(ShardId),
     #[error("shard {0} has ended, but the stream does not list its children yet")]
     ChildrenUnknown(ShardId),
 }

@@ -111,11 +111,18 @@ impl Lineage for StreamLineage {
         }
     }
 
-    async fn children(&self, shard: &ShardId, named: &[ChildShard]) -> Result<Vec<ChildShard>, LineageError> {
-        if !named.is_empty() {
+    async fn children(
+        &self,
+        shard: &ShardId,
+        named: Option<&[ChildShard]>,
+    ) -> Result<Vec<ChildShard>, LineageError> {
+        if let Some(named @ [_, ..]) = named {
             return Ok(named.to_vec());
         }
         let listing = self.fresh_listing().await?;
+        if named.is_none() && listing.shards.iter().any(|listed| listed.id == *shard) {
+            return Err(LineageError::StillListed(shard.clone()));
+        }
         let children: Vec<ChildShard> = listing
             .shards
             .iter()

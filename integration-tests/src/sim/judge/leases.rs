@@ -22,6 +22,8 @@ struct Hold {
     since: Duration,
     /// When its last write landed.
     written: Duration,
+    /// Whether somebody else has written it since; the holder may not know.
+    taken: bool,
 }
 
 #[derive(Debug)]
@@ -93,29 +95,31 @@ impl Leases {
                 }
             }
         }
-        if !mine {
-            self.holds.remove(&key);
-            return None;
+        self.write(&key, mine, now);
+        self.renews_dead(&key, now)
+    }
+
+    /// A write landed that says whether its author holds the lease; nobody else does.
+    fn write(&mut self, key: &(ShardId, Life), mine: bool, now: Duration) {
+        for ((shard, life), hold) in &mut self.holds {
+            hold.taken |= *shard == key.0 && *life != key.1;
         }
-        let was_mine =
-            before.and_then(|before| before.owner.as_ref()).is_some_and(|o| o.as_str() == life.worker);
-        match self.holds.get_mut(&key) {
-            Some(hold) if was_mine => hold.written = now,
+        match self.holds.get_mut(key) {
+            Some(hold) if mine && !hold.taken => hold.written = now,
+            _ if mine => {
+                self.holds.insert(key.clone(), Hold { since: now, written: now, taken: false });
+            }
             _ => {
-                self.holds.insert(key.clone(), Hold { since: now, written: now });
+                self.holds.remove(key);
             }
         }
-        self.renews_dead(&key, now)
     }
 
     /// The answer to a write, where its landing is not seen: the lease was written no later than this.
     pub(super) fn answered(&mut self, life: &Life, row: &Lease, now: Duration) {
         let key = (row.shard.clone(), life.clone());
-        if row.owner.as_ref().is_none_or(|owner| owner.as_str() != life.worker) {
-            self.holds.remove(&key);
-            return;
-        }
-        self.holds.entry(key).or_insert(Hold { since: now, written: now }).written = now;
+        let mine = row.owner.as_ref().is_some_and(|owner| owner.as_str() == life.worker);
+        self.write(&key, mine, now);
     }
 
     fn renews_dead(&self, key: &(ShardId, Life), now: Duration) -> Finding {

@@ -9,8 +9,9 @@ impl State {
     /// A callback of `shard` begins: its parents' rows say that they have ended, or are gone for good.
     pub(super) fn parents_before(&self, shard: &ShardId) -> Finding {
         let truth = self.shards.get(shard)?;
-        let unfinished =
-            truth.parents.iter().find(|p| self.rows.get(*p).is_some_and(|row| !row.is_ended()))?;
+        let unfinished = truth.parents.iter().find(|parent| {
+            !self.ended.contains(*parent) && self.rows.get(*parent).is_some_and(|row| !row.is_ended())
+        })?;
         // Of a shard that was started before, the parent's row can only be one that somebody made anew.
         let started = self.rows.get(shard).is_some_and(|row| row.checkpoint.is_real());
         (!started).then(|| {

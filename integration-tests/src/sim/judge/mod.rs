@@ -158,8 +158,12 @@ struct State {
     shards: BTreeMap<ShardId, TrueShard>,
     /// The rows of the lease table.
     rows: BTreeMap<ShardId, Lease>,
+    /// The shards of which a row was seen that says that they have ended.
+    ended: BTreeSet<ShardId>,
     /// Lives by number, with the length of a lease by their own clock, and whether they have ended.
     lives: BTreeMap<u64, (Life, Duration, bool)>,
+    /// Whether the hash keys were covered once.
+    covered: bool,
     instances: Instance,
     callbacks: Callbacks,
     delivery: Delivery,
@@ -184,7 +188,9 @@ impl Judge {
             breach: None,
             shards: BTreeMap::new(),
             rows: BTreeMap::new(),
+            ended: BTreeSet::new(),
             lives: BTreeMap::new(),
+            covered: false,
             instances: 0,
             callbacks: Callbacks::default(),
             delivery: Delivery::default(),
@@ -426,9 +432,17 @@ impl Judge {
         let finding = state.checkpoints.store(&row.shard, before.map(|row| row.checkpoint), row.checkpoint);
         state.check(finding);
         state.rows.insert(row.shard.clone(), row.clone());
-        if row.checkpoint == Checkpoint::ShardEnd {
+        if row.is_ended() {
+            state.ended.insert(row.shard.clone());
             let finding = state.children_have_leases(&row.shard);
             state.check(finding);
+        }
+    }
+
+    /// Takes note of a row that a worker was shown, where landings are not seen: what has ended stays so.
+    pub fn shown(&self, row: &Lease) {
+        if row.is_ended() {
+            self.state().ended.insert(row.shard.clone());
         }
     }
 
@@ -437,6 +451,9 @@ impl Judge {
         let mut state = self.state();
         state.push(Entry::Wrote { worker: life.to_string(), call: "answered", row: Box::new(row.clone()) });
         let now = state.now();
+        if row.is_ended() {
+            state.ended.insert(row.shard.clone());
+        }
         state.leases.answered(life, row, now);
     }
 
@@ -461,6 +478,7 @@ impl Judge {
     pub fn operator_deleted(&self, shard: &ShardId) {
         let mut state = self.state();
         state.rows.remove(shard);
+        state.ended.remove(shard);
         state.checkpoints.forget(shard);
         state.push(Entry::Said(format!("an operator deletes the row of {shard}")));
     }
@@ -480,8 +498,16 @@ impl Judge {
     /// Checks that the rows cover the hash keys (S-2).
     pub fn check_coverage(&self) {
         let mut state = self.state();
-        let finding = if state.terms.from_trim_horizon { state.uncovered() } else { None };
-        state.check(finding);
+        if !state.terms.from_trim_horizon {
+            return;
+        }
+        let finding = state.uncovered();
+        if state.covered {
+            state.check(finding);
+        } else {
+            // The first workers are still making the leases.
+            state.covered = finding.is_none() && !state.rows.is_empty();
+        }
     }
 
     /// The rows of the lease table, as landed.
@@ -511,6 +537,18 @@ impl Judge {
         let unfinished = state.rows.values().filter(|row| !row.is_ended());
         unfinished
             .map(|row| (row.shard.clone(), row.owner.as_ref().map(|owner| owner.as_str().to_owned())))
+            .collect()
+    }
+
+    /// Closed shards whose leases are not finished.
+    #[must_use]
+    pub fn closed_and_unfinished(&self) -> Vec<ShardId> {
+        let state = self.state();
+        let closed = state.shards.iter().filter(|(_, truth)| !truth.open);
+        closed
+            .map(|(shard, _)| shard)
+            .filter(|shard| state.rows.get(*shard).is_some_and(|row| !row.is_ended()))
+            .cloned()
             .collect()
     }
 

@@ -5,6 +5,6 @@ mod processor;
 mod source;
 mod store;
 
-pub use processor::{Checkpoints, Conduct, Witness};
+pub use processor::{Checkpoints, Conduct, Manners, Witness};
 pub use source::WatchedSource;
 pub use store::{Asked, Landed};

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use kcl_core::{
     BoxError, Callback, Checkpointer, Entropy, Position, RecordBatch, RecordProcessor, ShardContext,
 };
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::sim::history::Instance;
@@ -41,23 +42,72 @@ pub struct Conduct {
     pub block: f64,
     /// How long such a call takes.
     pub blocked: Duration,
-    /// The share of calls that never return.
+    /// The share of calls that do not return.
     pub hang: f64,
+    /// The share of calls that do not return and keep the runtime busy.
+    pub spin: f64,
     /// When they checkpoint.
     pub checkpoints: Checkpoints,
     /// Whether `shutdown_requested` checkpoints.
     pub checkpoints_at_shutdown: bool,
 }
 
+/// The application of a run: how its processors behave, until they are told to behave well.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    judge: Judge,
+    conduct: Conduct,
+    well: watch::Sender<bool>,
+    late: TaskTracker,
+}
+
+impl Manners {
+    /// Processors that behave like this.
+    #[must_use]
+    pub fn new(judge: &Judge, conduct: &Conduct) -> Self {
+        Self {
+            judge: judge.clone(),
+            conduct: conduct.clone(),
+            well: watch::Sender::new(false),
+            late: TaskTracker::new(),
+        }
+    }
+
+    /// From now on processors do nothing wrong; those that block or hang go on.
+    pub fn behave(&self) {
+        self.well.send_replace(true);
+    }
+
+    /// A processor of one life for a shard.
+    #[must_use]
+    pub fn processor(&self, life: &Life, shard: &ShardContext, entropy: Entropy) -> Witness {
+        Witness {
+            instance: self.judge.create(life, shard),
+            judge: self.judge.clone(),
+            manners: self.clone(),
+            entropy,
+            older: shard.checkpoint.position(),
+        }
+    }
+
+    fn behaves(&self) -> bool {
+        *self.well.borrow()
+    }
+
+    /// Completes when processors are to behave well.
+    async fn better(&self) {
+        // The sender is here, so there is no error to come.
+        let _ = self.well.subscribe().wait_for(|well| *well).await;
+    }
+}
+
 /// A processor that tells the judge.
 #[derive(Debug)]
 pub struct Witness {
     judge: Judge,
-    life: Life,
     instance: Instance,
-    conduct: Conduct,
+    manners: Manners,
     entropy: Entropy,
-    late: TaskTracker,
     older: Option<Position>,
 }
 
@@ -87,53 +137,39 @@ impl Drop for Running<'_> {
 }
 
 impl Witness {
-    /// A processor of one life for a shard.
-    #[must_use]
-    pub fn new(
-        judge: &Judge,
-        life: &Life,
-        shard: &ShardContext,
-        conduct: &Conduct,
-        entropy: Entropy,
-        late: &TaskTracker,
-    ) -> Self {
-        Self {
-            instance: judge.create(life, shard),
-            judge: judge.clone(),
-            life: life.clone(),
-            conduct: conduct.clone(),
-            entropy,
-            late: late.clone(),
-            older: shard.checkpoint.position(),
-        }
-    }
-
     fn running(&self, callback: Callback) -> Running<'_> {
         Running { judge: &self.judge, instance: self.instance, callback, ended: false }
     }
 
     fn strikes(&self, share: f64) -> bool {
-        share > 0.0 && self.entropy.unit() < share
+        share > 0.0 && !self.manners.behaves() && self.entropy.unit() < share
     }
 
     async fn take_time(&self) {
-        if !self.conduct.slowness.is_zero() {
-            tokio::time::sleep(self.conduct.slowness.mul_f64(self.entropy.unit())).await;
+        let conduct = &self.manners.conduct;
+        if !conduct.slowness.is_zero() {
+            tokio::time::sleep(conduct.slowness.mul_f64(self.entropy.unit())).await;
         }
-        if self.strikes(self.conduct.block) {
-            tokio::time::sleep(self.conduct.blocked).await;
+        if self.strikes(conduct.block) {
+            // In time, or when all is to be well.
+            let _ = tokio::time::timeout(conduct.blocked, self.manners.better()).await;
         }
-        if self.strikes(self.conduct.hang) {
-            std::future::pending::<()>().await;
+        if self.strikes(conduct.hang) {
+            self.manners.better().await;
+        }
+        if self.strikes(conduct.spin) {
+            loop {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     fn misbehave(&self) -> Result<(), BoxError> {
-        if self.strikes(self.conduct.panic) {
+        if self.strikes(self.manners.conduct.panic) {
             // A panic like any other, but for the hook, which would fill the log.
             std::panic::resume_unwind(Box::new("a panic as planned"));
         }
-        if self.strikes(self.conduct.fail) { Err("a failure as planned".into()) } else { Ok(()) }
+        if self.strikes(self.manners.conduct.fail) { Err("a failure as planned".into()) } else { Ok(()) }
     }
 
     async fn checkpoint_at(&self, checkpointer: &Checkpointer, position: Position) -> Result<(), BoxError> {
@@ -144,9 +180,9 @@ impl Witness {
 
     async fn checkpoint(&mut self, batch: &RecordBatch, checkpointer: &Checkpointer) -> Result<(), BoxError> {
         let Some(last) = batch.records().last().map(|record| record.position()) else { return Ok(()) };
-        match self.conduct.checkpoints {
+        match self.manners.conduct.checkpoints {
             Checkpoints::Never => {}
-            Checkpoints::Rarely if !self.strikes(0.25) => {}
+            Checkpoints::Rarely if self.entropy.below(4) > 0 => {}
             Checkpoints::EachBatch | Checkpoints::Rarely => {
                 self.judge.claim(self.instance, last);
                 let answer = checkpointer.checkpoint().await;
@@ -168,7 +204,7 @@ impl Witness {
                 let (judge, instance, checkpointer) =
                     (self.judge.clone(), self.instance, checkpointer.clone());
                 let delay = Duration::from_secs(10).mul_f64(self.entropy.unit());
-                self.late.spawn(async move {
+                self.manners.late.spawn(async move {
                     tokio::time::sleep(delay).await;
                     judge.claim(instance, last);
                     let answer = checkpointer.checkpoint_at(last).await;
@@ -232,7 +268,7 @@ impl RecordProcessor for Witness {
         let running = self.running(Callback::ShardEnded);
         self.take_time().await;
         let mut result = self.misbehave();
-        if result.is_ok() && self.conduct.checkpoints == Checkpoints::EachBatch {
+        if result.is_ok() && self.manners.conduct.checkpoints == Checkpoints::EachBatch {
             result = checkpointer.checkpoint().await.map_err(BoxError::from);
         }
         running.end(&result);
@@ -251,7 +287,7 @@ impl RecordProcessor for Witness {
         self.judge.begin(self.instance, Callback::ShutdownRequested, 0, &[]);
         let running = self.running(Callback::ShutdownRequested);
         let mut result = self.misbehave();
-        if result.is_ok() && self.conduct.checkpoints_at_shutdown {
+        if result.is_ok() && self.manners.conduct.checkpoints_at_shutdown {
             result = checkpointer.checkpoint().await.map_err(BoxError::from);
         }
         running.end(&result);

@@ -224,8 +224,12 @@ impl Lineage for Family {
         self.ended.notified().await;
     }
 
-    async fn children(&self, _: &ShardId, named: &[ChildShard]) -> Result<Vec<ChildShard>, LineageError> {
-        self.children.lock().unwrap().pop_front().unwrap_or_else(|| Ok(named.to_vec()))
+    async fn children(
+        &self,
+        _: &ShardId,
+        named: Option<&[ChildShard]>,
+    ) -> Result<Vec<ChildShard>, LineageError> {
+        self.children.lock().unwrap().pop_front().unwrap_or_else(|| Ok(named.unwrap_or_default().to_vec()))
     }
 }
 
