@@ -311,6 +311,10 @@ impl World {
         if !unowned.is_empty() {
             return Some(format!("nobody who runs owns {unowned:?}"));
         }
+        let asked = self.judge.requests();
+        if !asked.is_empty() {
+            return Some(format!("asked for and not handed over: {asked:?}"));
+        }
         let startable = self.judge.startable();
         let mut counts: BTreeMap<String, usize> =
             self.fleet.workers().into_iter().map(|name| (name, 0)).collect();

@@ -186,9 +186,6 @@ impl PrefetchReader {
         loop {
             let Ok(slot) = self.inputs.clone().reserve_owned().await else { return };
             let mut reservation = self.budget.reserve().await;
-            if planted(Plant::IgnoreBudget) {
-                self.budget.settle(&mut reservation, 0);
-            }
             match self.attempt(&mut reader).await {
                 Attempt::Answer(batch) => {
                     (silences, failing_since) = (0, None);

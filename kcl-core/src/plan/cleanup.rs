@@ -127,7 +127,7 @@ impl Cleanup<'_> {
             .input
             .leases
             .values()
-            .filter(|lease| !self.input.shards.is_empty() && !lease.is_ended())
+            .filter(|lease| !lease.is_ended())
             .filter(|lease| is_trimmed(lease, &self.graph))
             .map(|lease| TrimmedLease { shard: lease.shard.clone(), checkpoint: lease.checkpoint })
             .collect();

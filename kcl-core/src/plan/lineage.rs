@@ -39,6 +39,12 @@ impl<'a> ShardGraph<'a> {
         self.shards.contains_key(id)
     }
 
+    /// The listed shard that was made last: ids grow.
+    #[must_use]
+    pub fn youngest(&self) -> Option<&'a Shard> {
+        self.shards.values().next_back().copied()
+    }
+
     /// Every listed shard, in the order of ids.
     pub fn shards(&self) -> impl Iterator<Item = &'a Shard> {
         self.shards.values().copied()

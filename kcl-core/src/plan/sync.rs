@@ -440,10 +440,14 @@ impl<'a> Sync<'a> {
     }
 }
 
-/// Whether the shard of a row has left the listing. A shard that is too young for the listing has not: its
-/// parents, which are older, are still listed.
+/// Whether the shard of a row has left the listing. A shard that is too young for the listing has not: none that is
+/// younger is listed either, by however many generations the listing lags; what left it was closed and has younger
+/// successors.
 pub(super) fn is_trimmed(lease: &Lease, graph: &ShardGraph<'_>) -> bool {
-    !graph.is_listed(&lease.shard) && !lease.parents.iter().any(|parent| graph.is_listed(parent))
+    let has_younger = graph.youngest().is_some_and(|youngest| youngest.id > lease.shard);
+    has_younger
+        && !graph.is_listed(&lease.shard)
+        && !lease.parents.iter().any(|parent| graph.is_listed(parent))
 }
 
 /// For each listed shard the row of a descendant that shows it needs no reading any more, if there is one.

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytestring::ByteString;
 use kcl_local::error::ApiError;
 use kcl_local::kinesis::{self as model, GetRecordsOutput, IteratorStart, Kinesis, StoredRecord};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::entropy::Entropy;
 use crate::model::{ChildShard, HashKeyRange, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
@@ -66,6 +67,8 @@ struct Hooks {
     hanging: (f64, Duration),
     stale_listing: (f64, Duration),
     listed: Option<(Instant, Vec<Shard>)>,
+    /// Tells the calls that hang.
+    calm: Arc<Notify>,
     failures: BTreeMap<StreamCall, Vec<Planned>>,
     calls: BTreeMap<StreamCall, u64>,
 }
@@ -153,10 +156,11 @@ impl MemoryStream {
         self.hooks().stale_listing = (probability, age);
     }
 
-    /// Ends everything that was set up to go wrong, planned failures included.
+    /// Ends everything that was set up to go wrong, planned failures and calls that hang included.
     pub fn calm(&self) {
         let mut hooks = self.hooks();
         let calls = std::mem::take(&mut hooks.calls);
+        hooks.calm.notify_waiters();
         let (latency, listed) = (hooks.latency, hooks.listed.take());
         *hooks = Hooks { calls, latency, listed, ..Hooks::default() };
     }
@@ -210,7 +214,9 @@ impl MemoryStream {
         self.travel().await;
         let (share, time) = self.hooks().hanging;
         if self.strikes(share) {
-            sleep(time).await;
+            let calm = Arc::clone(&self.hooks().calm);
+            // In time, or when it is calm.
+            let _ = timeout(time, calm.notified()).await;
         }
         let failure = failure.or_else(|| {
             let share = self.hooks().missing;

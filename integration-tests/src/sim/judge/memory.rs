@@ -26,8 +26,8 @@ impl Memory {
         read.waiting.extend(records);
     }
 
-    /// Counts what was read and not acknowledged by anybody yet; an answer is asked for while there is room, so the
-    /// limit may be exceeded by one.
+    /// Counts what was read and not acknowledged by anybody yet. As much as is allowed may wait, and as much be in the
+    /// hands of the processor; an answer is asked for while there is room, so each may be exceeded by one.
     pub(super) fn check(
         &mut self,
         life: &Life,
@@ -43,9 +43,10 @@ impl Memory {
             read.waiting.pop_front();
         }
         let bytes: usize = read.waiting.iter().map(|(_, bytes)| bytes).sum();
-        (bytes > limit + read.largest).then(|| {
+        let most = 2 * (limit + read.largest);
+        (bytes > most).then(|| {
             let seen =
-                format!("{life} read {bytes} bytes of {shard} ahead, and {limit} are allowed, and an answer");
+                format!("{life} read {bytes} bytes of {shard} that are not processed, at most {most} may be");
             (Promise::M1, seen)
         })
     }

@@ -540,6 +540,14 @@ impl Judge {
             .collect()
     }
 
+    /// Unfinished leases that somebody has asked for.
+    #[must_use]
+    pub fn requests(&self) -> Vec<ShardId> {
+        let state = self.state();
+        let asked = state.rows.values().filter(|row| !row.is_ended() && row.requested_by.is_some());
+        asked.map(|row| row.shard.clone()).collect()
+    }
+
     /// Closed shards whose leases are not finished.
     #[must_use]
     pub fn closed_and_unfinished(&self) -> Vec<ShardId> {
