@@ -35,8 +35,8 @@ plants! {
     SkipOwnerCondition = "skip-owner-condition",
     /// L-2: writes do not name the counter they expect.
     SkipCounterCondition = "skip-counter-condition",
-    /// L-2: a conflict with one's own repeated write counts as a lost race, and a release without an answer as
-    /// refused, because a read shows the row unchanged: the lease is worked on again.
+    /// L-2: a release without an answer counts as refused, because a read shows the row unchanged: the lease is
+    /// worked on again, and the release lands.
     TrustReadAfterUnanswered = "trust-read-after-unanswered",
     /// L-2: a refused checkpoint is reported as stored.
     SwallowRefusedCheckpoint = "swallow-refused-checkpoint",

@@ -53,7 +53,7 @@ pub const PLANTINGS: &[Planting] = &[
     planting(Plant::IgnoreParents, Scenario::Resharding, 50, &[Promise::S1, Promise::D1]),
     planting(Plant::ParentBeforeChildren, Scenario::Resharding, 20, &[Promise::S1]),
     planting(Plant::TrustNamedChildren, Scenario::ShardEnds, 50, &[Promise::S1]),
-    planting(Plant::TwoConsumers, Scenario::Any, 2_000, &[Promise::P1]),
+    planting(Plant::TwoConsumers, Scenario::CutOff, 2_000, &[Promise::P1]),
     planting(Plant::CallAfterLast, Scenario::Resharding, 10, &[Promise::P1]),
     planting(Plant::NeverRest, Scenario::Balance, 50, &[Promise::B1]),
     planting(Plant::LeaveWithoutRelease, Scenario::Calm, 20, &[Promise::X1]),

@@ -193,6 +193,15 @@ impl Scenario {
                     _ => Step::Befall(Mishap::NoLeases, 1.0),
                 });
                 every(plan, rng, 20, |_, _| Step::Calm);
+                if rng.u8(..3) == 0 {
+                    // Leases are lost, and perhaps held again, while a callback goes on and on.
+                    plan.conduct.block = 0.1 + 0.3 * rng.f64();
+                    plan.conduct.blocked = plan.settings.lease_duration.mul_f64(2.0 + 6.0 * rng.f64());
+                    plan.settings.callback_limit = plan.conduct.blocked * 2;
+                    plan.storm = plan.storm.max(plan.settings.lease_duration * 8);
+                    every(plan, rng, 7, |_, _| Step::Calm);
+                    every(plan, rng, 12, |rng, _| if rng.bool() { Step::Start } else { Step::Crash });
+                }
                 every(plan, rng, 1, |_, _| Step::Put { keys: 6, most: 2, padding: 0 });
             }
             Self::AmbiguousAnswers => {

@@ -225,7 +225,17 @@ impl World {
         self.calm_down().await;
         let limit = self.plan.recovery();
         let calm = "everything is delivered, owned by workers that run, and balanced";
-        if !self.wait(limit, calm, |world| world.unsettled().is_none()).await {
+        // What the faults did may show only when leases run out.
+        let settling = self.plan.settings.lease_duration.mul_f64(1.5);
+        let (mut owners, mut since) = (self.judge.owners(), self.now());
+        let settled = self.wait(limit, calm, move |world| {
+            let (found, now) = (world.judge.owners(), world.now());
+            if world.unsettled().is_some() || found != owners {
+                (owners, since) = (found, now);
+            }
+            now - since >= settling
+        });
+        if !settled.await {
             return;
         }
         let owners = self.judge.owners();
@@ -710,7 +720,7 @@ impl Application {
         // 1 if the clock runs right, more if it is fast.
         let rate = 1.0 + self.plan.drift * (2.0 * self.entropy.unit() - 1.0);
         let settings = by_clock(&self.plan.settings, rate);
-        let life = self.judge.live(name, settings.lease_duration);
+        let life = self.judge.live(name, settings.lease_duration, settings.lease_safety_margin);
         let (mut seat, builder) =
             self.cloud.seat(&self.plan, life.clone(), &self.judge, &self.entropy, builder);
         if !self.plan.store_latency.is_zero() {

@@ -219,10 +219,6 @@ impl Consumer {
     /// Releases the lease; the processor has been told, or cannot be.
     async fn release(&mut self, clean: bool) -> Exit {
         self.promise_patience();
-        if planted(Plant::LeaveWithoutRelease) && self.order == Order::Drain {
-            self.retire();
-            return Exit::Released { clean };
-        }
         let released = self.handle.release(self.final_checkpoint(), self.signals.successor()).await;
         let clean = match released {
             Ok(()) => clean,

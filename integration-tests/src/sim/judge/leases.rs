@@ -14,6 +14,8 @@ pub(super) struct Leases {
     /// For each shard the life whose callbacks began there last, and when its first did.
     last_begun: BTreeMap<ShardId, (Life, Duration)>,
     frozen: BTreeMap<(ShardId, Life), Frozen>,
+    /// For how long a holder may deliver after a write of its own, by its clock, in true time.
+    validity: BTreeMap<Life, Duration>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,16 @@ impl Leases {
         {
             return broken(format!("where {other} started {:?} ago", now.saturating_sub(*since)));
         }
+        let earlier = self.holds.iter().find(|((held, other), hold)| {
+            held == shard
+                && other != life
+                && hold.taken
+                && self.validity.get(other).is_some_and(|validity| now < hold.written + *validity)
+        });
+        if let Some(((_, other), hold)) = earlier {
+            let written = now.saturating_sub(hold.written);
+            return broken(format!("which {other} may still deliver: it wrote the lease {written:?} ago"));
+        }
         let proof = match self.holds.get(&(shard.clone(), life.clone())) {
             None => return broken("which it never wrote".to_owned()),
             Some(hold) => hold.written,
@@ -58,6 +70,17 @@ impl Leases {
             self.last_begun.insert(shard.clone(), (life.clone(), now));
         }
         None
+    }
+
+    /// A worker starts that may deliver for so long after each write.
+    pub(super) fn live(&mut self, life: &Life, validity: Duration) {
+        self.validity.insert(life.clone(), validity);
+    }
+
+    /// A worker's run is over: it delivers nothing more.
+    pub(super) fn over(&mut self, life: &Life) {
+        self.validity.remove(life);
+        self.holds.retain(|(_, holder), _| holder != life);
     }
 
     /// L-2: a write is conditional, recognisable, and the holder's; L-3: not a renewal for a consumer that is dead.

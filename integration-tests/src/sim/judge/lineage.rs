@@ -2,6 +2,8 @@
 
 use kcl_core::ShardId;
 use kcl_core::lease::Lease;
+use kcl_core::testing::STREAM;
+use kcl_local::kinesis::ShardFilter;
 
 use super::{Finding, Promise, State};
 
@@ -23,7 +25,9 @@ impl State {
     /// The end of `shard` was stored: every child that the stream has of it has a row.
     pub(super) fn children_have_leases(&self, shard: &ShardId) -> Finding {
         let children = self.shards.iter().filter(|(_, truth)| truth.parents.contains(shard));
-        let orphan = children.map(|(child, _)| child).find(|child| !self.rows.contains_key(*child))?;
+        let orphan = children
+            .map(|(child, _)| child)
+            .find(|child| !self.rows.contains_key(*child) && self.has_not_expired(child))?;
         // Rows of children that have ended themselves may have been deleted, and only those.
         let grown = |child: &ShardId| {
             self.shards.iter().any(|(id, truth)| {
@@ -34,5 +38,13 @@ impl State {
         (!grown(orphan)).then(|| {
             (Promise::S1, format!("{shard} is stored as ended, and its child {orphan} has no lease"))
         })
+    }
+
+    fn has_not_expired(&self, shard: &ShardId) -> bool {
+        self.terms.retention.is_none()
+            || self
+                .kinesis
+                .shards(STREAM, ShardFilter::FromTrimHorizon)
+                .is_ok_and(|listed| listed.iter().any(|listed| *listed.shard_id == *shard.as_str()))
     }
 }

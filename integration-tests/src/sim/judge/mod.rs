@@ -255,13 +255,17 @@ impl Judge {
         (first..=last).map(|counter| format!("{key}:{counter}")).collect()
     }
 
-    /// Takes note that a worker starts; `lease_duration` is how long a lease lasts by its clock, in true time.
+    /// Takes note that a worker starts; `lease_duration` and `margin` are what its settings say, as they pass by its
+    /// clock, in true time.
     #[must_use]
-    pub fn live(&self, worker: &str, lease_duration: Duration) -> Life {
+    pub fn live(&self, worker: &str, lease_duration: Duration, margin: Duration) -> Life {
         let mut state = self.state();
         let number = state.lives.len() as u64 + 1;
         let life = Life { worker: worker.to_owned(), number };
         state.lives.insert(number, (life.clone(), lease_duration, false));
+        if state.terms.sees_landings {
+            state.leases.live(&life, lease_duration.saturating_sub(margin));
+        }
         state.push(Entry::Said(format!("{life} starts, lease {lease_duration:?} by its clock")));
         life
     }
@@ -272,6 +276,7 @@ impl Judge {
         if let Some(known) = state.lives.get_mut(&life.number) {
             known.2 = true;
         }
+        state.leases.over(life);
         state.push(Entry::Said(format!("{life} is over")));
     }
 

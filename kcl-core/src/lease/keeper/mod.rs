@@ -283,6 +283,10 @@ impl Keeper {
                 }
                 self.schedule_at(&shard, now);
             }
+            Command::Release { shard, answer, .. } if planted(Plant::LeaveWithoutRelease) => {
+                self.drop_slot(&shard, LossReason::Released);
+                accept(answer);
+            }
             Command::Release { shard, incarnation, checkpoint, to, answer } => {
                 match self.held_mut(&shard, incarnation) {
                     Some(held) => held.release = Some((checkpoint, to, answer)),
