@@ -10,7 +10,7 @@ pub(crate) use open::{Gate, Part};
 
 #[cfg(any(test, feature = "test-util"))]
 mod switched {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
     use std::fmt;
     use std::pin::Pin;
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +50,8 @@ mod switched {
     #[derive(Debug, Default)]
     struct State {
         all: bool,
-        held: BTreeSet<Part>,
+        /// The parts held, and the number of the last task that is: a later one in its place runs.
+        held: BTreeMap<Part, u64>,
         guarded: u64,
         waiting: BTreeMap<u64, Waker>,
     }
@@ -67,9 +68,11 @@ mod switched {
             self.lock().all = true;
         }
 
-        /// Holds one task, and those that take its place until it is thawed.
+        /// Holds the task that is this part now; one that takes its place runs.
         pub fn freeze(&self, part: Part) {
-            self.lock().held.insert(part);
+            let mut state = self.lock();
+            let last = state.guarded;
+            state.held.insert(part, last);
         }
 
         /// Lets one task go on, unless all are held.
@@ -82,7 +85,7 @@ mod switched {
         /// Lets every task go on.
         pub fn resume(&self) {
             let mut state = self.lock();
-            (state.all, state.held) = (false, BTreeSet::new());
+            (state.all, state.held) = (false, BTreeMap::new());
             wake(state);
         }
 
@@ -132,7 +135,7 @@ mod switched {
         fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
             {
                 let mut state = self.gate.lock();
-                if state.all || state.held.contains(&self.part) {
+                if state.all || state.held.get(&self.part).is_some_and(|last| self.id <= *last) {
                     state.waiting.insert(self.id, context.waker().clone());
                     return Poll::Pending;
                 }
@@ -170,8 +173,9 @@ mod switched {
         async fn only_the_frozen_part_is_held() {
             let gate = Gate::new();
             let part = Part::Consumer("a".into());
-            gate.freeze(part.clone());
             let frozen = gate.guard(part.clone(), sleep(SECOND));
+            gate.freeze(part.clone());
+            timeout(SECOND * 2, gate.guard(part.clone(), sleep(SECOND))).await.unwrap();
             timeout(SECOND * 2, gate.guard(Part::Consumer("b".into()), sleep(SECOND))).await.unwrap();
             let mut frozen = Box::pin(frozen);
             assert!(timeout(SECOND * 5, &mut frozen).await.is_err(), "its time is long over");

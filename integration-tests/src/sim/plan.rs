@@ -74,6 +74,8 @@ pub enum Step {
     Pause(Duration),
     /// Makes every shard iterator expire.
     ExpireIterators,
+    /// Looks whether everything put is processed, but for what is quite new.
+    NotSilent,
 }
 
 /// What is wrong with a plan.

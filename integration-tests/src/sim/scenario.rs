@@ -41,7 +41,7 @@ scenarios! {
     Any = "any",
     /// 1: processors fail and panic, and workers crash; nothing is skipped.
     FailingCode = "failing-code",
-    /// 2: tasks are frozen and calls hang for minutes; what is owned is not silent.
+    /// 2: a task is frozen for minutes; what is owned is not silent.
     FrozenTasks = "frozen-tasks",
     /// 3: a storm of splits and merges, of empty shards too, and while everything is stopped.
     Resharding = "resharding",
@@ -100,7 +100,7 @@ impl Scenario {
     #[must_use]
     pub const fn least_workers(self) -> usize {
         match self {
-            Self::FrozenTasks | Self::CutOff | Self::Crashes | Self::Stolen => 2,
+            Self::CutOff | Self::Crashes | Self::Stolen => 2,
             _ => 1,
         }
     }
@@ -137,14 +137,20 @@ impl Scenario {
             Self::FrozenTasks => {
                 let stall = plan.settings.stall_timeout;
                 plan.settings.callback_limit = plan.settings.callback_limit.min(stall);
-                let part = [Frozen::Supervisor, Frozen::LeaseSide, Frozen::Consumer][rng.usize(..3)];
-                let time = stall * 4 + plan.settings.lease_duration * 4;
-                let at = SECOND * rng.u32(3..10);
-                plan.steps.push((at, Step::Freeze(part, time)));
-                if rng.bool() {
-                    plan.steps.push((at + SECOND * 2, Step::Befall(Mishap::HangingReads, 0.2)));
+                let part = match rng.u8(..4) {
+                    0 => Frozen::Supervisor,
+                    1 => Frozen::LeaseSide,
+                    _ => Frozen::Consumer,
+                };
+                if part != Frozen::Consumer {
+                    // Whatever else is frozen, only another worker can see and help.
+                    (plan.workers, plan.most_workers) = (plan.workers.max(2), plan.most_workers.max(2));
                 }
-                plan.storm = plan.storm.max(at + time + SECOND * 2);
+                let at = SECOND * rng.u32(3..10);
+                let time = plan.patience() + plan.settings.lease_duration * 6 + SECOND * 30;
+                plan.steps.push((at, Step::Freeze(part, time)));
+                plan.steps.push((at + time - SECOND, Step::NotSilent));
+                plan.storm = plan.storm.max(at + time + SECOND);
                 every(plan, rng, 20, |_, _| Step::Put { keys: 4, most: 3, padding: 0 });
             }
             Self::Resharding => {

@@ -522,6 +522,15 @@ impl World {
                 self.judge.say("every shard iterator expires");
                 self.model(|kinesis| kinesis.expire_iterators(STREAM));
             }
+            Step::NotSilent => {
+                let quite_new = self.plan.settings.lease_duration * 4 + SECOND * 15;
+                let silent = self.judge.unacknowledged_before(self.now().saturating_sub(quite_new));
+                if let Some(first) = silent.first() {
+                    let seen =
+                        format!("{} records are not processed after {quite_new:?}: {first} …", silent.len());
+                    self.judge.find(Promise::L3, seen);
+                }
+            }
         }
     }
 

@@ -227,6 +227,11 @@ impl LeaseHandle {
         self.liveness.promise(limit);
     }
 
+    /// Whether the latest promise stands.
+    pub(crate) fn keeps_promise(&self) -> bool {
+        self.liveness.is_alive()
+    }
+
     /// Stores a checkpoint; returns when it is stored or cannot be.
     ///
     /// Requests that arrive while a write is under way are merged into the next one. Positions at or below the

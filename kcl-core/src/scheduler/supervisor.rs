@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{error, warn};
 
 use super::report::{Running, RunningShard, ShardOutcome};
@@ -30,6 +30,7 @@ struct Consumer {
     handle: LeaseHandle,
     orders: watch::Sender<Order>,
     report: watch::Receiver<ShardReport>,
+    task: AbortHandle,
 }
 
 /// What is paused on request.
@@ -89,7 +90,16 @@ impl Supervisor {
 
     /// Starts a consumer for each held lease that has none. A shard whose previous consumer has not ended yet
     /// waits for that (one consumer per shard and process).
+    ///
+    /// L-3: a consumer that lost its lease and broke its promise to show life will not end by itself. It is dropped,
+    /// and the shard starts anew once it is gone, if the lease is held again.
     pub(super) fn reconcile(&mut self, held: &BTreeMap<ShardId, LeaseHandle>) {
+        for (shard, consumer) in &self.consumers {
+            if consumer.handle.is_lost() && !consumer.handle.keeps_promise() && !consumer.task.is_finished() {
+                warn!(%shard, "dropping a consumer that shows no sign of life");
+                consumer.task.abort();
+            }
+        }
         for (shard, handle) in held {
             let runs = self.consumers.get(shard).is_some_and(|consumer| {
                 !planted(Plant::TwoConsumers) || consumer.handle.incarnation() == handle.incarnation()
@@ -109,23 +119,22 @@ impl Supervisor {
         let (report_sender, report) = watch::channel(report);
         let incarnation = handle.incarnation();
         let context = Arc::clone(&self.context);
-        let consumer = Consumer { handle: handle.clone(), orders, report };
-        self.consumers.insert(shard.clone(), consumer);
-        if self.draining {
+        let task = if self.draining {
             // Acquired while stopping: nothing was started, so the lease goes back as it came.
+            let (shard, handle) = (shard.clone(), handle.clone());
             self.tasks.spawn(async move {
                 let clean = handle.release(None, ReleaseTo::Anybody).await.is_ok();
                 Done { shard, incarnation, exit: Ok(Exit::Released { clean }) }
-            });
-            return;
-        }
-        let part = Part::Consumer(shard.clone());
-        let task = async move {
-            let run = consumer::run(context, handle, orders_view, report_sender);
-            let exit = AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| panic_text(&*panic));
-            Done { shard, incarnation, exit }
+            })
+        } else {
+            let run = consumer::run(context, handle.clone(), orders_view, report_sender);
+            let (part, shard) = (Part::Consumer(shard.clone()), shard.clone());
+            self.tasks.spawn(self.gate.guard(part, async move {
+                let exit = AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| panic_text(&*panic));
+                Done { shard, incarnation, exit }
+            }))
         };
-        self.tasks.spawn(self.gate.guard(part, task));
+        self.consumers.insert(shard, Consumer { handle, orders, report, task });
     }
 
     fn order_for(&self, shard: &ShardId) -> Order {
@@ -174,11 +183,21 @@ impl Supervisor {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => return done,
-                // Consumer tasks catch their panics and are not aborted while they are waited for.
-                Some(Err(error)) => error!(%error, "a consumer task could not be joined"),
+                // Consumer tasks catch their panics: this one was dropped because it showed no sign of life.
+                Some(Err(error)) => match self.dropped(error.id()) {
+                    Some(done) => return done,
+                    None => error!(%error, "a consumer task could not be joined"),
+                },
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// The end of a consumer whose task was dropped.
+    fn dropped(&self, task: tokio::task::Id) -> Option<Done> {
+        let (shard, consumer) = self.consumers.iter().find(|(_, consumer)| consumer.task.id() == task)?;
+        let exit = Err("it showed no sign of life and was dropped".to_owned());
+        Some(Done { shard: shard.clone(), incarnation: consumer.handle.incarnation(), exit })
     }
 
     /// Takes note of a consumer that ended; returns the shard and its error if the error policy says to
@@ -198,9 +217,9 @@ impl Supervisor {
                 self.outcomes.insert(shard.clone(), ShardOutcome::ReleasedUncleanly);
                 return Some((shard, error));
             }
-            Err(panic) => {
-                warn!(%shard, %panic, "a consumer panicked; it is started again from the stored checkpoint");
-                self.context.events.send(Event::ConsumerRepaired { shard: shard.clone(), reason: panic });
+            Err(reason) => {
+                warn!(%shard, %reason, "a consumer broke; it is started again from the stored checkpoint");
+                self.context.events.send(Event::ConsumerRepaired { shard: shard.clone(), reason });
                 ShardOutcome::ReleasedUncleanly
             }
         };
@@ -231,9 +250,10 @@ impl Supervisor {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
+    let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
+        .unwrap_or_else(|| "without a message".to_owned());
+    format!("it panicked: {text}")
 }

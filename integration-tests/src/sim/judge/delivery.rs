@@ -115,10 +115,15 @@ impl Delivery {
 
     /// What was put and never acknowledged, but for what was put by `expired`.
     pub(super) fn missing(&self, expired: Option<Duration>) -> Vec<String> {
+        self.unacknowledged(|put| expired.is_none_or(|expired| put > expired))
+    }
+
+    /// What was put at such times and never acknowledged.
+    pub(super) fn unacknowledged(&self, is_asked: impl Fn(Duration) -> bool) -> Vec<String> {
         let mut missing = Vec::new();
         for (name, key) in &self.keys {
             for (counter, put) in key.records.iter().enumerate() {
-                if !put.acknowledged && expired.is_none_or(|expired| put.at > expired) {
+                if !put.acknowledged && is_asked(put.at) {
                     missing.push(format!("{name}:{counter}"));
                 }
             }

@@ -147,8 +147,9 @@ impl Leases {
 
     fn renews_dead(&self, key: &(ShardId, Life), now: Duration) -> Finding {
         let (frozen, hold) = (self.frozen.get(key)?, self.holds.get(key)?);
-        let silent = now.saturating_sub(frozen.since.max(hold.since));
-        (silent > frozen.patience).then(|| {
+        let silent = now.saturating_sub(frozen.since);
+        // A later hold has a consumer of its own.
+        (hold.since <= frozen.since && silent > frozen.patience).then(|| {
             let (shard, life) = key;
             (Promise::L3, format!("{life} still renews {shard}, whose consumer is silent since {silent:?}"))
         })

@@ -529,6 +529,12 @@ impl Judge {
         state.delivery.missing(expired)
     }
 
+    /// What was put before a time and is not acknowledged.
+    #[must_use]
+    pub fn unacknowledged_before(&self, before: Duration) -> Vec<String> {
+        self.state().delivery.unacknowledged(|put| put < before)
+    }
+
     /// How often records were put and delivered.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
