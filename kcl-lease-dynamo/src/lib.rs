@@ -28,6 +28,8 @@
 mod classify;
 mod client;
 mod expr;
+#[cfg(test)]
+mod fuzz;
 mod probe;
 mod schema;
 mod settings;

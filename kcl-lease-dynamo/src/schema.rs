@@ -37,6 +37,9 @@ pub(crate) mod name {
 /// An item without it is a lease.
 pub(crate) const LEASE: &str = "LEASE";
 
+/// The largest count that Java, whose numbers have a sign, can hold. No row was counted up beyond it.
+pub(crate) const LARGEST_COUNT: u64 = i64::MAX as u64;
+
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// What an item is.
@@ -188,9 +191,8 @@ fn read_lease(item: &Reader<'_>) -> Result<Lease, Problem> {
         .map_err(|_| Problem::Value { name: name::CHECKPOINT, value: shown(sequence) })?;
 
     let mut lease = Lease::new(key.into(), checkpoint);
-    lease.counter = item.number(name::COUNTER)?.ok_or(Problem::Missing(name::COUNTER))?;
-    lease.owner_switches =
-        item.number(name::OWNER_SWITCHES)?.ok_or(Problem::Missing(name::OWNER_SWITCHES))?;
+    lease.counter = item.count(name::COUNTER)?;
+    lease.owner_switches = item.count(name::OWNER_SWITCHES)?;
     lease.owner = item.text(name::OWNER)?.map(Into::into);
     lease.requested_by = item.text(name::REQUEST)?.map(Into::into);
     lease.checkpoint_owner = item.text(name::CHECKPOINT_OWNER)?.map(Into::into);
@@ -261,6 +263,15 @@ impl<'a> Reader<'a> {
             },
             Some(_) => Err(Problem::Type(name)),
         }
+    }
+
+    /// Reads what every write or change of owner adds to, and must not overflow.
+    fn count(&self, name: &'static str) -> Result<u64, Problem> {
+        let count = self.number(name)?.ok_or(Problem::Missing(name))?;
+        if count > LARGEST_COUNT {
+            return Err(Problem::Value { name, value: count.to_string() });
+        }
+        Ok(count)
     }
 
     fn shards(&self, name: &'static str) -> Result<BTreeSet<ShardId>, Problem> {

@@ -4,6 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
 
+#[path = "../fuzz/src/cloudwatch.rs"]
+#[expect(unreachable_pub, reason = "the fuzz crate exports it")]
+mod fuzz;
+#[path = "../../kpl-aggregation/tests/it/seeds.rs"]
+mod seeds;
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -68,4 +74,9 @@ fn a_damaged_request_is_refused_and_captures_nothing() {
         assert_eq!(kind.1, "SerializationException");
     }
     assert!(aws.services().cloudwatch().unwrap().datums().is_empty());
+}
+
+#[test]
+fn any_request_is_captured_whole_or_refused() {
+    seeds::run("cloudwatch", 200, fuzz::requests);
 }

@@ -146,6 +146,8 @@ fn rows_that_cannot_be_understood_say_why() {
     for (name, value, shown) in [
         ("leaseCounter", number(-1), "-1"),
         ("leaseCounter", number("1.5"), "1.5"),
+        ("leaseCounter", number(1u64 << 63), "9223372036854775808"),
+        ("ownerSwitchesSinceCheckpoint", number(u64::MAX), "18446744073709551615"),
         ("checkpoint", text("latest"), "latest"),
         ("checkpoint", text(""), ""),
         ("pendingCheckpoint", text("x"), "x"),
@@ -201,7 +203,7 @@ fn pending() -> impl Strategy<Value = PendingCheckpoint> {
 
 prop_compose! {
     fn leases()(
-        (key, checkpoint, counter, switches) in (".{1,40}", checkpoints(), any::<u64>(), any::<u64>()),
+        (key, checkpoint, counter, switches) in (".{1,40}", checkpoints(), 0..=LARGEST_COUNT, 0..=LARGEST_COUNT),
         workers in any::<[Option<String>; 3]>(),
         pending in option::of(pending()),
         (parents, children) in (btree_set(".{1,20}", 0..3), btree_set(".{1,20}", 0..3)),

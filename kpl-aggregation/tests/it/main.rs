@@ -8,5 +8,6 @@ mod fuzz;
 mod oracle;
 mod policies;
 mod properties;
+mod seeds;
 mod support;
 mod vectors;

@@ -17,7 +17,9 @@ use crate::model::{ChildShard, HashKeyRange, SequenceNumber, Shard, ShardId, Sou
 pub(super) fn record(record: types::Record) -> Result<SourceRecord, String> {
     let sequence_number = sequence(&record.sequence_number)?;
     let arrival = record.approximate_arrival_timestamp.and_then(|time| millis(&time));
-    let arrival = arrival.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+    // How far a SystemTime reaches depends on the system.
+    let arrival =
+        arrival.and_then(|millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
     let partition_key = record.partition_key.filter(|key| !key.is_empty()).map(ByteString::from);
     Ok(SourceRecord::new(sequence_number, arrival, partition_key, Bytes::from(record.data.into_inner())))
 }

@@ -1,0 +1,4 @@
+//! What the fuzz targets run.
+
+pub mod cloudwatch;
+pub mod kinesis;
