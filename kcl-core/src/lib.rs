@@ -55,8 +55,9 @@
 //!
 //! [`Scheduler`], [`SchedulerHandle`], [`Settings`]: to run it. [`RecordProcessor`], [`Checkpointer`],
 //! [`ErrorPolicy`]: to implement. [`source`]: where records come from. [`lease`]: the lease protocol and the
-//! [`LeaseStore`](lease::LeaseStore) trait. [`plan`]: the pure decisions. `testing` (feature `test-util`): a stream
-//! in memory, a store with faults, a recording processor, the conformance suite for lease stores.
+//! [`LeaseStore`](lease::LeaseStore) trait. [`plan`]: the pure decisions. `testing` (feature `test-util`): whole
+//! fleets in virtual time, a stream in memory, a store with faults, a recording processor, the conformance suite for
+//! lease stores.
 //!
 //! # Features
 //!

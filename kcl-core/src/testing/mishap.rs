@@ -29,6 +29,14 @@ macro_rules! mishaps {
                     $(Self::$name => $text),+
                 }
             }
+
+            /// What goes wrong, in a sentence or two.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_start()),+
+                }
+            }
         }
     };
 }
@@ -95,6 +103,24 @@ impl Mishap {
     ///
     /// Adds to what befalls them already, but for the stream's: there the latest share counts.
     pub fn befall<S: LeaseStore>(self, store: &FaultyStore<S>, stream: &MemoryStream, share: f64) {
+        let second = Duration::from_secs(1);
+        match self {
+            Self::DisturbedReads => stream.disturb(share),
+            Self::DeniedShards => stream.deny_shards(share),
+            Self::HangingReads => stream.hang(share, second * 30),
+            Self::HiddenChildren => stream.hide_children(share > 0.0),
+            Self::LyingLag => stream.claim_behind((share > 0.0).then_some(Duration::ZERO)),
+            Self::StaleShards => stream.list_stale(share, second * 10),
+            _ => {
+                if let Some(rule) = self.lease_rule(share) {
+                    store.add(rule);
+                }
+            }
+        }
+    }
+
+    /// The rule for this share of a store's calls, if it is a mishap of the lease table.
+    pub(super) fn lease_rule(self, share: f64) -> Option<FaultRule> {
         let (second, ms) = (Duration::from_secs(1), Duration::from_millis(1));
         let writes = StoreOperation::WRITES;
         let rule = match self {
@@ -112,14 +138,14 @@ impl Mishap {
             ]),
             Self::StaleLeases => FaultRule::new(Fault::Stale(second * 3)).on([StoreOperation::List]),
             Self::SlowLeases => FaultRule::new(Fault::Delay { before: ms..second, after: ms..second }),
-            Self::DisturbedReads => return stream.disturb(share),
-            Self::DeniedShards => return stream.deny_shards(share),
-            Self::HangingReads => return stream.hang(share, second * 30),
-            Self::HiddenChildren => return stream.hide_children(share > 0.0),
-            Self::LyingLag => return stream.claim_behind((share > 0.0).then_some(Duration::ZERO)),
-            Self::StaleShards => return stream.list_stale(share, second * 10),
+            Self::DisturbedReads
+            | Self::DeniedShards
+            | Self::HangingReads
+            | Self::HiddenChildren
+            | Self::LyingLag
+            | Self::StaleShards => return None,
         };
-        store.add(rule.probability(share));
+        Some(rule.probability(share))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tools for tests. Outside semver.
+//! Tools for tests. Outside semver. `docs/testing.md` in the repository shows how they are used.
 
 pub mod conformance;
 mod faulty_store;
@@ -15,4 +15,4 @@ pub use faulty_store::{Fault, FaultId, FaultRule, FaultyStore, StoreOperation};
 pub use mishap::{Mishap, UnknownMishap};
 pub use recorder::{Action, Call, CallOutcome, Recorder, Rule};
 pub use stream::{MemoryStream, StreamCall};
-pub use world::{STREAM, Trace, World, WorldError, WorldStore};
+pub use world::{STREAM, Trace, Upstream, World, WorldError, WorldStore};

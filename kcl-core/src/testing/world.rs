@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use kcl_local::kinesis::{Kinesis, NewRecord, ShardFilter};
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{FaultyStore, Gate, MemoryStream, Mishap, Part};
 use crate::entropy::Entropy;
@@ -20,84 +21,44 @@ use crate::scheduler::{LeaseRuntime, Scheduler, SchedulerBuilder, SchedulerHandl
 use crate::source::StreamSource;
 use crate::time::TokioClock;
 
+mod error;
+mod trace;
+
+pub use error::WorldError;
+pub use trace::Trace;
+
 /// The stream of a [`World`].
 pub const STREAM: &str = "stream";
 /// When a world begins, in seconds since the Unix epoch.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// How often a world that runs looks whether what it waits for has come.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a deployment gives a worker to stop.
+const DEPLOY_DEADLINE: Duration = Duration::from_secs(30);
+/// How much longer than its deadline a worker is waited for before it is killed.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// The lease store of a worker: the world's, with what befalls this worker's calls.
 pub type WorldStore = FaultyStore<Arc<dyn LeaseStore>>;
 
-/// What is wrong with what was asked of a world.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorldError {
-    /// There cannot be a stream without shards.
-    #[error("a world needs a stream of at least one shard")]
-    NoShards,
-    /// No worker of this name runs.
-    #[error("no worker {name:?} runs; running: {running:?}")]
-    NoSuchWorker {
-        /// The name asked for.
-        name: String,
-        /// Those that run.
-        running: Vec<String>,
-    },
-    /// A worker of this name runs already.
-    #[error("worker {0:?} runs already; stop or crash it first, or choose another name")]
-    AlreadyRuns(String),
-    /// The application's builder was refused.
-    #[error("the application cannot be built")]
-    Application(#[source] Error),
-    /// The model of Kinesis refused a call.
-    #[error("the stream refused the call")]
-    Stream(#[source] BoxError),
-    /// A worker ended by itself.
-    #[error("worker {name} ended by itself")]
-    WorkerEnded {
-        /// The worker.
-        name: String,
-        /// Why.
-        #[source]
-        error: Error,
-    },
-    /// What was waited for did not come.
-    #[error("not within {limit:?}: {what}\n{state}")]
-    Late {
-        /// How long it was waited for.
-        limit: Duration,
-        /// What was waited for.
-        what: String,
-        /// Leases, workers and their shards.
-        state: String,
-    },
+/// Puts to a stream that is not the world's own, and reshards it.
+#[async_trait]
+pub trait Upstream: Send + Sync + 'static {
+    /// Puts a record.
+    ///
+    /// # Errors
+    /// If the stream does not take it.
+    async fn put(&self, key: &str, data: Bytes) -> Result<(), BoxError>;
+
+    /// Asks for `shards` shards. That they are there already when this returns is not expected.
+    ///
+    /// # Errors
+    /// If the stream refuses it.
+    async fn reshard(&self, shards: u32) -> Result<(), BoxError>;
 }
 
-/// What happened in a world, a line for each event, with virtual time: the same for the same seed.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    begun: Instant,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Trace {
-    fn new() -> Self {
-        Self { begun: Instant::now(), lines: Arc::default() }
-    }
-
-    /// Adds a line.
-    pub fn note(&self, line: impl fmt::Display) {
-        let at = self.begun.elapsed().as_secs_f64();
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{at:>10.3} {line}"));
-    }
-
-    /// Every line so far.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+fn not_ours(what: &str, needed: &'static str) -> WorldError {
+    WorldError::NotOurStream { what: what.to_owned(), needed }
 }
 
 /// A worker that runs.
@@ -122,6 +83,7 @@ type Application = Box<dyn Fn(&str, SchedulerBuilder) -> SchedulerBuilder>;
 /// what runs.
 ///
 /// ```
+/// # use std::time::Duration;
 /// # use kcl_core::testing::{Recorder, World, WorldError};
 /// # use kcl_core::SchedulerBuilder;
 /// # async fn example(store: impl kcl_core::lease::LeaseStore) -> Result<(), WorldError> {
@@ -130,10 +92,9 @@ type Application = Box<dyn Fn(&str, SchedulerBuilder) -> SchedulerBuilder>;
 /// let mut world = World::new(7, 4, store, move |_, worker: SchedulerBuilder| worker.processor(app.clone()))?;
 /// world.start("alpha")?;
 /// world.start("beta")?;
-/// world.put("key", "payload")?;
+/// world.put("key", "payload").await?;
 /// world.crash("alpha")?;
-/// let ten = std::time::Duration::from_secs(30);
-/// world.run_until(ten, "beta has all", |world| world.owned("beta") == 4).await?;
+/// world.run_until(Duration::from_secs(30), "beta has all", |world| world.owned("beta") == 4).await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -141,6 +102,8 @@ pub struct World {
     entropy: Entropy,
     store: Arc<dyn LeaseStore>,
     stream: Stream,
+    upstream: Option<Box<dyn Upstream>>,
+    clock: TokioClock,
     application: Application,
     trace: Trace,
     members: BTreeMap<String, Member>,
@@ -165,7 +128,8 @@ impl World {
     /// A stream of `shards` shards, and no worker yet.
     ///
     /// `application` gets each worker's name and a builder to which processor, settings and policies are to be
-    /// added; id, stream, lease store, clock, randomness and runtime are there.
+    /// added; id, stream, lease store, clock, randomness and runtime are there. The wall clock follows tokio's, from
+    /// a fixed time in 2023 on.
     ///
     /// # Errors
     /// If there are no shards, or more than the model takes.
@@ -186,7 +150,9 @@ impl World {
 
     /// A world over a stream of one's own, for example a real one; `source` is called for each worker.
     ///
-    /// Mishaps then befall the lease store only, and putting and resharding are the caller's.
+    /// Of the mishaps those of the lease table can befall it. [`World::put`] and [`World::reshard`] need
+    /// [`World::with_upstream`]. Everything works in real time as well, which takes as long as it says; then give
+    /// the workers the system's clock: `worker.clock(SystemClock)`.
     pub fn over<S: StreamSource>(
         seed: u64,
         source: impl Fn() -> S + 'static,
@@ -207,6 +173,8 @@ impl World {
             entropy: Entropy::seeded(seed),
             store: Arc::new(store),
             stream,
+            upstream: None,
+            clock: TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH),
             application: Box::new(application),
             trace: Trace::new(),
             members: BTreeMap::new(),
@@ -215,6 +183,13 @@ impl World {
             started: 0,
             incarnations: BTreeMap::new(),
         }
+    }
+
+    /// Says how a stream of one's own is put to and resharded.
+    #[must_use]
+    pub fn with_upstream(mut self, upstream: impl Upstream) -> Self {
+        self.upstream = Some(Box::new(upstream));
+        self
     }
 
     /// Starts a worker under this name, which is its worker id.
@@ -227,15 +202,11 @@ impl World {
         }
         let gate = Gate::new();
         let store = FaultyStore::new(Arc::clone(&self.store), self.entropy.fork());
-        let now = match &self.stream {
-            Stream::Model(kinesis) => kinesis.clock().now(),
-            Stream::Given(_) => SystemTime::UNIX_EPOCH + EPOCH,
-        };
         let mut builder = Scheduler::builder("app")
             .worker_id(name)
             .lease_store(store.clone())
             .lease_runtime(LeaseRuntime::Shared)
-            .clock(TokioClock::new(now))
+            .clock(self.clock)
             .entropy(self.entropy.fork())
             .gate(gate.clone());
         let mut stream = None;
@@ -287,12 +258,22 @@ impl World {
         Ok(())
     }
 
-    /// Stops a worker in order, as SIGTERM would.
+    /// Stops a worker in order, as SIGTERM would, and kills it if it does not.
     ///
     /// # Errors
-    /// If no worker of this name runs.
+    /// If no worker of this name runs, or it does not stop by the deadline: because it is stalled, for example.
     pub async fn stop(&mut self, name: &str, deadline: Duration) -> Result<ShutdownReport, WorldError> {
-        Ok(self.leave(name, deadline)?.await)
+        let member = self.member(name)?;
+        let (run, gate) = (member.run.clone(), member.gate.clone());
+        let stopping = self.leave(name, deadline)?;
+        match timeout(deadline.saturating_add(GRACE), stopping).await {
+            Ok(report) => Ok(report),
+            Err(_) => {
+                self.trace.note(format_args!("{name} does not stop and is killed"));
+                run.abort();
+                Err(WorldError::DidNotStop { name: name.to_owned(), deadline, held: gate.holds_any() })
+            }
+        }
     }
 
     /// Begins to stop a worker in order, and forgets it; the future says what came of it.
@@ -315,17 +296,20 @@ impl World {
     }
 
     /// Replaces every worker, one after the other: the new one runs before the old one is stopped. The new one is
-    /// named as the old one with a number behind it.
+    /// named as the old one with a number behind it. Old ones that are stalled are killed after 30 seconds.
     ///
     /// # Errors
-    /// As [`World::start`].
+    /// As [`World::start`] and, for workers that are not stalled, as [`World::stop`].
     pub async fn deploy(&mut self) -> Result<(), WorldError> {
         for old in self.workers() {
             let base = old.split('#').next().unwrap_or(&old);
             let new = format!("{base}#{}", self.started + 1);
             self.start(&new)?;
             self.handle(&new)?.ready().await;
-            self.stop(&old, Duration::from_secs(30)).await?;
+            match self.stop(&old, DEPLOY_DEADLINE).await {
+                Ok(_) | Err(WorldError::DidNotStop { held: true, .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -345,8 +329,9 @@ impl World {
     /// # Errors
     /// If no worker of this name runs.
     pub fn freeze(&self, name: &str, part: Part) -> Result<(), WorldError> {
+        let gate = &self.member(name)?.gate;
         self.trace.note(format_args!("{name}: {part} is frozen"));
-        self.member(name)?.gate.freeze(part);
+        gate.freeze(part);
         Ok(())
     }
 
@@ -369,13 +354,15 @@ impl World {
     /// Lets a mishap befall a share of a worker's calls, 0.0 to 1.0, from now on.
     ///
     /// # Errors
-    /// If no worker of this name runs.
+    /// If no worker of this name runs, or it is a mishap of the stream and the stream is not the world's own.
     pub fn befall(&self, name: &str, mishap: Mishap, share: f64) -> Result<(), WorldError> {
         let member = self.member(name)?;
+        match (&member.stream, mishap.lease_rule(share)) {
+            (_, Some(rule)) => drop(member.store.add(rule)),
+            (Some(stream), None) => mishap.befall(&member.store, stream, share),
+            (None, None) => return Err(not_ours(mishap.name(), "World::new")),
+        }
         self.trace.note(format_args!("{name} suffers {mishap} with {share}"));
-        let nowhere = || MemoryStream::new(Kinesis::new(Arc::new(kcl_local::clock::SystemClock)), STREAM);
-        let stream = member.stream.clone().unwrap_or_else(nowhere);
-        mishap.befall(&member.store, &stream, share);
         Ok(())
     }
 
@@ -402,35 +389,45 @@ impl World {
         }
     }
 
-    fn model(&self) -> Result<&Kinesis, WorldError> {
-        self.kinesis().ok_or_else(|| WorldError::Stream("the stream is not the world's own".into()))
-    }
-
     /// Puts a record.
     ///
     /// # Errors
-    /// If the model refuses it.
-    pub fn put(&self, key: &str, data: impl Into<Bytes>) -> Result<(), WorldError> {
-        let put = self.model()?.put_record(STREAM, NewRecord::new(key, data));
-        put.map(drop).map_err(|error| WorldError::Stream(error.into()))
+    /// If the stream does not take it, or is one's own without [`World::with_upstream`].
+    pub async fn put(&self, key: &str, data: impl Into<Bytes>) -> Result<(), WorldError> {
+        let put = match (&self.upstream, &self.stream) {
+            (Some(upstream), _) => upstream.put(key, data.into()).await,
+            (None, Stream::Model(kinesis)) => {
+                kinesis.put_record(STREAM, NewRecord::new(key, data)).map(drop).map_err(BoxError::from)
+            }
+            (None, Stream::Given(_)) => return Err(not_ours("put", "World::with_upstream")),
+        };
+        put.map_err(WorldError::Stream)
     }
 
     /// Splits and merges shards until there are `shards`, at most twice and at least half of what there is.
     ///
     /// # Errors
-    /// If the model refuses it.
-    pub fn reshard(&self, shards: u32) -> Result<(), WorldError> {
+    /// If the stream refuses it, or is one's own without [`World::with_upstream`].
+    pub async fn reshard(&self, shards: u32) -> Result<(), WorldError> {
+        let update = match (&self.upstream, &self.stream) {
+            (Some(upstream), _) => upstream.reshard(shards).await,
+            (None, Stream::Model(kinesis)) => {
+                kinesis.update_shard_count(STREAM, shards).map(drop).map_err(BoxError::from)
+            }
+            (None, Stream::Given(_)) => return Err(not_ours("reshard", "World::with_upstream")),
+        };
+        update.map_err(WorldError::Stream)?;
         self.trace.note(format_args!("the stream is to have {shards} shards"));
-        let update = self.model()?.update_shard_count(STREAM, shards);
-        update.map(drop).map_err(|error| WorldError::Stream(error.into()))
+        Ok(())
     }
 
-    /// The ids of the open shards, in order.
+    /// The ids of the open shards of the world's own stream, in order.
     ///
     /// # Errors
-    /// If the model refuses the call.
+    /// If the stream is one's own.
     pub fn open_shards(&self) -> Result<Vec<ShardId>, WorldError> {
-        let shards = self.model()?.shards(STREAM, ShardFilter::AtLatest);
+        let kinesis = self.kinesis().ok_or_else(|| not_ours("open_shards", "World::new"))?;
+        let shards = kinesis.shards(STREAM, ShardFilter::AtLatest);
         let shards = shards.map_err(|error| WorldError::Stream(error.into()))?;
         Ok(shards.into_iter().map(|shard| ShardId::new(shard.shard_id)).collect())
     }
@@ -453,6 +450,12 @@ impl World {
     #[must_use]
     pub fn owned(&self, name: &str) -> usize {
         self.members.get(name).map_or(0, |member| member.handle.snapshot().shards.len())
+    }
+
+    /// How many shards all workers process right now, together.
+    #[must_use]
+    pub fn owned_in_all(&self) -> usize {
+        self.members.keys().map(|name| self.owned(name)).sum()
     }
 
     /// The lease table.
