@@ -151,6 +151,8 @@ pub struct Plan {
     pub storm: Duration,
     /// How long nothing may move once everything is at rest.
     pub rest: Duration,
+    /// Whether records are put meanwhile.
+    pub rest_traffic: bool,
 }
 
 /// What of a plan is asked for in place of what is drawn.
@@ -236,6 +238,7 @@ impl Plan {
             steps: Vec::new(),
             storm,
             rest: SECOND * 30,
+            rest_traffic: true,
         };
         if rng.u8(..8) == 0 {
             plan.initial = InitialPosition::Latest;

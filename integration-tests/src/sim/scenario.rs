@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kcl_core::testing::Mishap;
-use kcl_core::{CheckpointPolicy, InitialPosition};
+use kcl_core::{CheckpointPolicy, InitialPosition, Settings};
 
 use super::plan::{Frozen, Plan, Step, Wire};
 use super::witness::{Checkpoints, Conduct};
@@ -67,6 +67,8 @@ scenarios! {
     Stolen = "stolen",
     /// Nothing goes wrong: the fleet starts, works, rests and stops.
     Calm = "calm",
+    /// Nothing happens at all, for an hour.
+    Idle = "idle",
 }
 
 impl fmt::Display for Scenario {
@@ -129,6 +131,14 @@ impl Scenario {
         plan.most_workers = plan.most_workers.max(plan.workers);
         match self {
             Self::Any | Self::Calm => {}
+            Self::Idle => {
+                plan.steps.clear();
+                plan.poll_interval = Duration::from_millis(200);
+                plan.settings = Settings::default();
+                (plan.wire, plan.drift, plan.storm) = (Wire::Model, 0.0, SECOND);
+                (plan.stream_latency, plan.store_latency) = (Duration::ZERO, Duration::ZERO);
+                (plan.rest, plan.rest_traffic) = (SECOND * 3600, false);
+            }
             Self::FailingCode => {
                 (plan.conduct.fail, plan.conduct.panic) = (0.01 + rng.f64() * 0.3, 0.001 + rng.f64() * 0.05);
                 every(plan, rng, 4, |rng, _| if rng.bool() { Step::Restart } else { Step::Crash });

@@ -85,6 +85,7 @@ impl Cloud {
                 let store = FaultyStore::new(landed, entropy.fork());
                 let stream = MemoryStream::new(kinesis.clone(), STREAM)
                     .with_entropy(entropy.fork())
+                    .skipping_idle_polls()
                     .with_poll_interval(plan.poll_interval)
                     .with_fetch_records(plan.fetch_records);
                 stream.set_latency(plan.stream_latency);

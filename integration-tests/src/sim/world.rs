@@ -88,6 +88,7 @@ pub struct World {
     left: Vec<Life>,
     listeners: JoinSet<()>,
     manners: Manners,
+    look_every: Duration,
 }
 
 impl std::fmt::Debug for World {
@@ -165,6 +166,7 @@ impl World {
             left: Vec::new(),
             listeners: JoinSet::new(),
             manners,
+            look_every: if plan.rest_traffic { LOOK } else { LOOK * 4 },
             plan,
         };
         for (at, step) in world.plan.steps.clone() {
@@ -241,7 +243,9 @@ impl World {
         let owners = self.judge.owners();
         let end = self.now() + self.plan.rest;
         while self.now() < end {
-            self.put(2, 1, 0);
+            if self.plan.rest_traffic {
+                self.put(2, 1, 0);
+            }
             if !self.pass_until(self.now() + SECOND * 2).await {
                 return;
             }
@@ -274,12 +278,12 @@ impl World {
     async fn pass_until(&mut self, end: Duration) -> bool {
         loop {
             let left = end.saturating_sub(self.now());
-            tokio::time::sleep(left.min(LOOK)).await;
+            tokio::time::sleep(left.min(self.look_every)).await;
             self.look().await;
             if self.judge.breach().is_some() {
                 return false;
             }
-            if left <= LOOK {
+            if left <= self.look_every {
                 return true;
             }
         }

@@ -301,12 +301,12 @@ impl Worker {
                         }
                     }
                     let held = Arc::clone(&view.held.borrow_and_update());
-                    supervisor.reconcile(&held);
+                    let _ = supervisor.reconcile(&held);
                     self.show(&supervisor);
                 }
                 Ok(()) = view.held.changed() => {
                     let held = Arc::clone(&view.held.borrow_and_update());
-                    supervisor.reconcile(&held);
+                    let _ = supervisor.reconcile(&held);
                     self.show(&supervisor);
                 }
                 listed = listings.next(), if shutdown.is_none() => {
@@ -325,8 +325,9 @@ impl Worker {
                         listings.want_if_old();
                     }
                     let held = Arc::clone(&view.held.borrow());
-                    supervisor.reconcile(&held);
-                    self.show(&supervisor);
+                    if supervisor.reconcile(&held) {
+                        self.show(&supervisor);
+                    }
                 }
             }
         }

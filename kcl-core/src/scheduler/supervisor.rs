@@ -93,7 +93,9 @@ impl Supervisor {
     ///
     /// L-3: a consumer that lost its lease and broke its promise to show life will not end by itself. It is dropped,
     /// and the shard starts anew once it is gone, if the lease is held again.
-    pub(super) fn reconcile(&mut self, held: &BTreeMap<ShardId, LeaseHandle>) {
+    /// Returns whether consumers were started.
+    pub(super) fn reconcile(&mut self, held: &BTreeMap<ShardId, LeaseHandle>) -> bool {
+        let before = self.consumers.len();
         for (shard, consumer) in &self.consumers {
             if consumer.handle.is_lost() && !consumer.handle.keeps_promise() && !consumer.task.is_finished() {
                 warn!(%shard, "dropping a consumer that shows no sign of life");
@@ -110,6 +112,7 @@ impl Supervisor {
             // A lease whose consumer ended although it is held starts over at what is stored by now.
             self.start(handle.restarted());
         }
+        self.consumers.len() != before
     }
 
     fn start(&mut self, handle: LeaseHandle) {

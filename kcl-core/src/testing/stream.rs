@@ -1,6 +1,8 @@
 //! A stream in memory: the model of `kcl-local` as a source, without the wire.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +11,16 @@ use bytestring::ByteString;
 use kcl_local::error::ApiError;
 use kcl_local::kinesis::{self as model, GetRecordsOutput, IteratorStart, Kinesis, StoredRecord};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::entropy::Entropy;
 use crate::model::{ChildShard, HashKeyRange, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 use crate::source::{
     ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom, StreamSource,
 };
+
+/// How often a reader polls that leaves out polls.
+const HEARTBEAT: Duration = Duration::from_secs(4);
 
 /// What a [`MemoryStream`] is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +60,14 @@ pub struct MemoryStream {
     fetch_records: u32,
     hooks: Arc<Mutex<Hooks>>,
     entropy: Entropy,
+    news: Option<Arc<News>>,
+}
+
+/// What tells readers that wait at the tip that there may be something.
+#[derive(Debug, Default)]
+struct News {
+    changes: AtomicU64,
+    told: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +104,7 @@ impl MemoryStream {
             fetch_records: 10_000,
             hooks: Arc::default(),
             entropy: Entropy::seeded(0),
+            news: None,
         }
     }
 
@@ -112,6 +126,22 @@ impl MemoryStream {
     #[must_use]
     pub fn with_entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// Leaves out polls that would find nothing: a reader at the tip polls when the model has changed, at the moment
+    /// it would have, or every four seconds. For simulations of hours; polls that are left out are not counted.
+    #[must_use]
+    pub fn skipping_idle_polls(mut self) -> Self {
+        let news: Arc<News> = Arc::default();
+        let told = Arc::downgrade(&news);
+        self.kinesis.on_change(move || {
+            if let Some(news) = told.upgrade() {
+                news.changes.fetch_add(1, Ordering::Relaxed);
+                news.told.notify_waiters();
+            }
+        });
+        self.news = Some(news);
         self
     }
 
@@ -233,6 +263,19 @@ impl MemoryStream {
         probability > 0.0 && self.entropy.unit() < probability
     }
 
+    fn changes(&self) -> u64 {
+        self.news.as_ref().map_or(0, |news| news.changes.load(Ordering::Relaxed))
+    }
+
+    /// Whether a poll can only say what the model says.
+    fn is_honest(&self) -> bool {
+        let hooks = self.hooks();
+        hooks.disturbance <= 0.0
+            && hooks.missing <= 0.0
+            && hooks.hanging.0 <= 0.0
+            && hooks.failures.values().flatten().all(|planned| planned.count == 0)
+    }
+
     /// Half the way of a call, there or back.
     async fn travel(&self) {
         let latency = self.hooks().latency;
@@ -340,6 +383,7 @@ impl StreamSource for MemoryStream {
             failures: 0,
             latest: None,
             end: None,
+            seen: None,
         }))
     }
 
@@ -360,9 +404,31 @@ struct MemoryReader {
     failures: u32,
     latest: Option<Arc<SourceError>>,
     end: Option<SourceEnd>,
+    /// The state of the model in which a poll found nothing.
+    seen: Option<u64>,
 }
 
 impl MemoryReader {
+    /// Waits while a poll would find nothing, if such polls are left out, and moves the next one to when it would
+    /// have been.
+    async fn await_news(&mut self) {
+        let (Some(news), Some(seen)) = (&self.stream.news, self.seen) else { return };
+        if !self.stream.is_honest() {
+            return;
+        }
+        let interval = self.stream.poll_interval;
+        let beat = self.next_read + HEARTBEAT.saturating_sub(interval);
+        let mut told = pin!(news.told.notified());
+        told.as_mut().enable();
+        if news.changes.load(Ordering::Relaxed) == seen {
+            // Either is reason to poll.
+            let _ = timeout_at(beat, told).await;
+        }
+        while self.next_read < Instant::now() {
+            self.next_read += interval.max(Duration::from_millis(1));
+        }
+    }
+
     /// Reads a page. Changes nothing but the iterator, which the same call can always make again.
     async fn read(&mut self) -> Result<GetRecordsOutput, SourceError> {
         let call = StreamCall::Read;
@@ -415,10 +481,17 @@ impl ShardReader for MemoryReader {
         if let Some(end) = &self.end {
             return Ok(SourceBatch::new(Vec::new(), None, Some(end.clone())));
         }
+        self.await_news().await;
         sleep_until(self.next_read).await;
+        let changes = self.stream.changes();
         self.next_read = Instant::now() + self.stream.poll_interval;
+        self.seen = None;
         match self.read().await {
-            Ok(page) => Ok(self.accept(page)),
+            Ok(page) => {
+                let at_tip = page.records.is_empty() && page.millis_behind_latest == 0;
+                self.seen = (at_tip && page.next_iterator.is_some()).then_some(changes);
+                Ok(self.accept(page))
+            }
             Err(error) if error.is_retryable() => {
                 self.failures = self.failures.saturating_add(1);
                 self.latest = Some(Arc::new(error));

@@ -212,7 +212,9 @@ impl World {
         let mut stream = None;
         match &self.stream {
             Stream::Model(kinesis) => {
-                let model = MemoryStream::new(kinesis.clone(), STREAM).with_entropy(self.entropy.fork());
+                let model = MemoryStream::new(kinesis.clone(), STREAM)
+                    .with_entropy(self.entropy.fork())
+                    .skipping_idle_polls();
                 builder = builder.stream(model.clone());
                 stream = Some(model);
             }

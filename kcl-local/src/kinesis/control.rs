@@ -121,7 +121,7 @@ impl Kinesis {
             }
         };
         within(shards, (1, 100_000), "shardCount")?;
-        self.with(|state| {
+        self.altering(|state| {
             state.allow_change("CreateStream")?;
             if state.names().contains(&stream.name) {
                 return Err(in_use(format!(
@@ -144,7 +144,7 @@ impl Kinesis {
     /// `ResourceNotFoundException`; `ResourceInUseException` while the stream is being made.
     pub fn delete_stream<'a>(&self, stream: impl Into<StreamRef<'a>>) -> Result<(), ApiError> {
         let stream = stream.into();
-        self.with(|state| {
+        self.altering(|state| {
             state.allow_change("DeleteStream")?;
             let (now, delay) = (state.now, millis_of(state.options.delete_delay));
             let found = state.resolve(&stream)?;

@@ -74,7 +74,10 @@ pub struct Kinesis {
 struct Shared {
     clock: SharedClock,
     state: Mutex<State>,
+    listeners: Mutex<Vec<Listener>>,
 }
+
+type Listener = Arc<dyn Fn() + Send + Sync>;
 
 impl Kinesis {
     /// Creates a service without streams and with default options.
@@ -86,7 +89,8 @@ impl Kinesis {
     /// Creates a service without streams.
     #[must_use]
     pub fn with_options(clock: SharedClock, options: KinesisOptions) -> Self {
-        Self { shared: Arc::new(Shared { clock, state: Mutex::new(State::new(options)) }) }
+        let state = Mutex::new(State::new(options));
+        Self { shared: Arc::new(Shared { clock, state, listeners: Mutex::default() }) }
     }
 
     /// The clock the service runs on.
@@ -106,7 +110,25 @@ impl Kinesis {
     /// Region, account and retention concern streams made later; the rest takes effect at once.
     /// `change` runs under the service's lock and must not call the service.
     pub fn configure(&self, change: impl FnOnce(&mut KinesisOptions)) {
-        self.with(|state| change(&mut state.options));
+        self.altering(|state| change(&mut state.options));
+    }
+
+    /// Has `listener` called after each call that put records or changed streams or options, from the thread that
+    /// made it. Changes that come about by time alone, such as the end of a delay, are not told.
+    pub fn on_change(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let mut listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push(Arc::new(listener));
+    }
+
+    /// Runs one operation that changes something, and tells of it.
+    fn altering<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        let outcome = self.with(operation);
+        // Called without the lock: listeners may call the service.
+        let listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for listener in listeners {
+            listener();
+        }
+        outcome
     }
 
     /// Runs one operation: alone, and at one moment.

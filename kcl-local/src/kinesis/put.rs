@@ -79,7 +79,7 @@ impl Kinesis {
         let stream = stream.into();
         check(&record, "")?;
         let hash_key = record.hash_key();
-        self.with(|state| {
+        self.altering(|state| {
             let (now, limits) = (state.now, state.options.limits);
             let stream = state.live(&stream)?;
             check_size(stream, &record)?;
@@ -112,7 +112,7 @@ impl Kinesis {
             return Err(invalid("Records size exceeds 10 MB limit"));
         }
         let hash_keys: Vec<_> = records.iter().map(NewRecord::hash_key).collect();
-        self.with(|state| {
+        self.altering(|state| {
             let (now, limits) = (state.now, state.options.limits);
             let stream = state.live(&stream)?;
             for record in &records {

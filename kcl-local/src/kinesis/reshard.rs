@@ -123,7 +123,7 @@ impl Kinesis {
         operation: &'static str,
         check: impl FnOnce(&State, &Stream) -> Result<(T, Change), ApiError>,
     ) -> Result<T, ApiError> {
-        self.with(|state| {
+        self.altering(|state| {
             state.allow_change(operation)?;
             let (now, delay) = (state.now, state.options.reshard_delay);
             let name = state.resolve(stream)?.name.clone();

@@ -157,7 +157,7 @@ impl Kinesis {
         retention: Duration,
     ) -> Result<(), ApiError> {
         let stream = stream.into();
-        self.with(|state| {
+        self.altering(|state| {
             let now = state.now;
             let stream = state.resolve(&stream)?;
             stream.expire(now);
@@ -173,7 +173,7 @@ impl Kinesis {
     /// `ResourceNotFoundException`.
     pub fn expire_iterators<'a>(&self, stream: impl Into<StreamRef<'a>>) -> Result<(), ApiError> {
         let stream = stream.into();
-        self.with(|state| {
+        self.altering(|state| {
             let next = state.issued + 1;
             state.resolve(&stream)?.oldest_iterator = next;
             Ok(())
@@ -241,7 +241,7 @@ impl Kinesis {
         operation: &'static str,
         change: impl FnOnce(&mut Stream) -> Result<(), ApiError>,
     ) -> Result<(), ApiError> {
-        self.with(|state| {
+        self.altering(|state| {
             state.allow_change(operation)?;
             let now = state.now;
             let found = state.resolve(stream)?;

@@ -1,0 +1,31 @@
+//! Seeds that once broke a promise, and must not again. Run over the model; each was red before its fix.
+
+#![allow(clippy::unwrap_used, reason = "a broken expectation ends the test")]
+
+use integration_tests::sim::plan::{Plan, Wire, Wishes};
+use integration_tests::sim::run::run;
+use integration_tests::sim::scenario::Scenario;
+use integration_tests::sim::seed::Seed;
+
+fn keeps_every_promise(scenario: Scenario, seed: u64) {
+    let wishes = Wishes { wire: Some(Wire::Model), ..Wishes::default() };
+    let verdict = run(Plan::draw(Seed(seed), scenario, wishes).unwrap(), None);
+    assert_eq!(verdict.breach, None, "{scenario} seed {seed}:\n{}\n{}", verdict.plan, verdict.state);
+}
+
+#[test]
+fn a_closed_shard_that_is_denied_in_passing_is_not_taken_for_gone_while_the_stream_lists_it() {
+    keeps_every_promise(Scenario::Any, 34);
+}
+
+#[test]
+fn a_listing_older_than_a_shard_and_its_parents_is_no_proof_that_the_shard_expired() {
+    keeps_every_promise(Scenario::Resharding, 75);
+}
+
+#[test]
+fn a_consumer_that_hangs_is_replaced_by_the_same_worker_when_there_is_no_other() {
+    for seed in [0, 3, 5, 26, 30] {
+        keeps_every_promise(Scenario::FrozenTasks, seed);
+    }
+}
