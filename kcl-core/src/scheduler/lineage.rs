@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +33,11 @@ pub(crate) struct StreamLineage {
     pub(crate) initial: InitialPosition,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) table: watch::Receiver<Arc<TableView>>,
-    pub(crate) ended: watch::Receiver<u64>,
+    /// Tells when this worker stored the end of a shard.
+    pub(crate) ended: Arc<Notify>,
     pub(crate) listing: watch::Receiver<Listing>,
+    /// Tells when there is a new listing. A `watch` wakes those who wait in random order; this one in theirs.
+    pub(crate) listed: Arc<Notify>,
     pub(crate) listing_wanted: Arc<Notify>,
 }
 
@@ -55,12 +59,21 @@ impl StreamLineage {
     /// Waits for a listing begun after now.
     async fn fresh_listing(&self) -> Result<Listing, SourceError> {
         let asked = Instant::now();
-        let mut listing = self.listing.clone();
         self.listing_wanted.notify_one();
-        let fresh = tokio::time::timeout(LISTING_TIMEOUT, listing.wait_for(|listing| listing.begun >= asked));
-        match fresh.await {
-            Ok(Ok(listing)) => Ok(listing.clone()),
-            Ok(Err(_)) | Err(_) => Err(SourceError::new(
+        let fresh = async {
+            loop {
+                let mut listed = pin!(self.listed.notified());
+                listed.as_mut().enable();
+                let listing = self.listing.borrow().clone();
+                if listing.begun >= asked {
+                    return listing;
+                }
+                listed.await;
+            }
+        };
+        match tokio::time::timeout(LISTING_TIMEOUT, fresh).await {
+            Ok(listing) => Ok(listing),
+            Err(_) => Err(SourceError::new(
                 SourceErrorKind::Unavailable,
                 "ListShards",
                 self.stream.arn.clone(),
@@ -104,11 +117,7 @@ impl Lineage for StreamLineage {
     }
 
     async fn some_shard_ended(&self) {
-        let mut ended = self.ended.clone();
-        ended.mark_unchanged();
-        if ended.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.ended.notified().await;
     }
 
     async fn children(

@@ -219,14 +219,16 @@ impl Worker {
     ) -> Result<ShutdownReport, Error> {
         let Started { stream, control, mut view, mut ended, listing } = started;
         let (listing_sender, listing_view) = watch::channel(listing);
+        let news = Arc::new(Notify::new());
         let listing_wanted = Arc::new(Notify::new());
         let lineage = StreamLineage {
             stream: stream.clone(),
             initial: self.initial,
             commands: view.commands.clone(),
             table: view.table.clone(),
-            ended: view.ended.clone(),
+            ended: Arc::clone(&view.ended),
             listing: listing_view,
+            listed: Arc::clone(&news),
             listing_wanted: Arc::clone(&listing_wanted),
         };
         let context = Arc::new(ConsumerContext {
@@ -313,6 +315,7 @@ impl Worker {
                     if let Some(listing) = listed {
                         let sync = Control::Shards { shards: Arc::clone(&listing.shards), answer: None };
                         listing_sender.send_replace(listing);
+                        news.notify_waiters();
                         // A full or closed channel loses one comparison; the next one comes.
                         let _ = control.try_send(sync);
                     }

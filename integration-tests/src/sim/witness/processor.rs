@@ -1,12 +1,14 @@
 //! The application of a run: processors that behave as badly as the plan says, and tell the judge.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use kcl_core::{
     BoxError, Callback, Checkpointer, Entropy, Position, RecordBatch, RecordProcessor, ShardContext,
 };
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::sim::history::Instance;
@@ -57,7 +59,9 @@ pub struct Conduct {
 pub struct Manners {
     judge: Judge,
     conduct: Conduct,
-    well: watch::Sender<bool>,
+    well: Arc<AtomicBool>,
+    /// Wakes in the order of waiting, as a `watch` would not.
+    better: Arc<Notify>,
     late: TaskTracker,
 }
 
@@ -68,14 +72,16 @@ impl Manners {
         Self {
             judge: judge.clone(),
             conduct: conduct.clone(),
-            well: watch::Sender::new(false),
+            well: Arc::default(),
+            better: Arc::default(),
             late: TaskTracker::new(),
         }
     }
 
     /// From now on processors do nothing wrong; those that block or hang go on.
     pub fn behave(&self) {
-        self.well.send_replace(true);
+        self.well.store(true, Ordering::Relaxed);
+        self.better.notify_waiters();
     }
 
     /// A processor of one life for a shard.
@@ -91,13 +97,14 @@ impl Manners {
     }
 
     fn behaves(&self) -> bool {
-        *self.well.borrow()
+        self.well.load(Ordering::Relaxed)
     }
 
     /// Completes when processors are to behave well.
     async fn better(&self) {
-        // The sender is here, so there is no error to come.
-        let _ = self.well.subscribe().wait_for(|well| *well).await;
+        while !self.behaves() {
+            self.better.notified().await;
+        }
     }
 }
 

@@ -158,7 +158,7 @@ impl Coordination {
                     self.ended_since.insert(row.shard.clone(), now);
                     self.saw(row, now);
                     self.publish_table();
-                    self.ended.send_modify(|count| *count += 1);
+                    self.ended.notify_waiters();
                 }
                 Outcome::WriteFailed { shard, failures, error } => {
                     // A worker that may not write leases would look busy for ever and do nothing. One that has

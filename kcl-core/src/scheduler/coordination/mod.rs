@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -72,8 +72,8 @@ pub(crate) enum Control {
 pub(crate) struct CoordinationView {
     pub(crate) held: watch::Receiver<Arc<BTreeMap<ShardId, LeaseHandle>>>,
     pub(crate) table: watch::Receiver<Arc<TableView>>,
-    /// Counts shards whose end this worker stored.
-    pub(crate) ended: watch::Receiver<u64>,
+    /// Tells when this worker stored the end of a shard.
+    pub(crate) ended: Arc<Notify>,
     /// Counts reasons to list the stream's shards now.
     pub(crate) listing_wanted: watch::Receiver<u64>,
     /// Whether nothing is taken any more, no lease is held or being acquired, and no call is under way.
@@ -178,7 +178,7 @@ pub(crate) struct Coordination {
     controls: mpsc::Receiver<Control>,
     held: watch::Sender<Arc<BTreeMap<ShardId, LeaseHandle>>>,
     view: watch::Sender<Arc<TableView>>,
-    ended: watch::Sender<u64>,
+    ended: Arc<Notify>,
     listing_wanted: watch::Sender<u64>,
     idle: watch::Sender<bool>,
 
@@ -205,7 +205,7 @@ impl Coordination {
         let (control_sender, controls) = mpsc::channel(16);
         let (held, held_view) = watch::channel(Arc::default());
         let (view, table_view) = watch::channel(Arc::default());
-        let (ended, ended_view) = watch::channel(0);
+        let ended = Arc::new(Notify::new());
         let (listing_wanted, listing_wanted_view) = watch::channel(0);
         let (idle, idle_view) = watch::channel(false);
         let keeper_settings = KeeperSettings {
@@ -253,7 +253,7 @@ impl Coordination {
             controls,
             held,
             view,
-            ended,
+            ended: Arc::clone(&ended),
             listing_wanted,
             idle,
             flights: FuturesUnordered::new(),
@@ -263,7 +263,7 @@ impl Coordination {
         let view = CoordinationView {
             held: held_view,
             table: table_view,
-            ended: ended_view,
+            ended,
             listing_wanted: listing_wanted_view,
             idle: idle_view,
             commands: command_sender,
