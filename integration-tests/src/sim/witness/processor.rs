@@ -78,7 +78,7 @@ impl Manners {
         }
     }
 
-    /// From now on processors do nothing wrong; those that block or hang go on.
+    /// From now on processors do nothing wrong and take no time; those that block or hang go on.
     pub fn behave(&self) {
         self.well.store(true, Ordering::Relaxed);
         self.better.notify_waiters();
@@ -154,7 +154,7 @@ impl Witness {
 
     async fn take_time(&self) {
         let conduct = &self.manners.conduct;
-        if !conduct.slowness.is_zero() {
+        if !conduct.slowness.is_zero() && !self.manners.behaves() {
             tokio::time::sleep(conduct.slowness.mul_f64(self.entropy.unit())).await;
         }
         if self.strikes(conduct.block) {
