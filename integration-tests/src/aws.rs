@@ -1,5 +1,7 @@
 //! Real SDK clients over `kcl-local`: the way a user's program is put together.
 
+#![allow(clippy::disallowed_types, reason = "an item of the SDK is a map of this type")]
+
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{

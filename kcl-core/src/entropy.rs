@@ -13,6 +13,7 @@ pub struct Entropy {
 
 impl Default for Entropy {
     /// Seeds from the operating system.
+    #[allow(clippy::disallowed_methods, reason = "this is the one place that draws a seed")]
     fn default() -> Self {
         Self::from_rng(fastrand::Rng::new())
     }

@@ -1,5 +1,7 @@
 //! Expectations and patches as DynamoDB expressions.
 
+#![allow(clippy::disallowed_types, reason = "the SDK takes maps of this type")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -1,5 +1,7 @@
 //! Lease rows as items, in the attributes of the Java KCL.
 
+#![allow(clippy::disallowed_types, reason = "an item of the SDK is a map of this type")]
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 

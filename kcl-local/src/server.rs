@@ -52,6 +52,7 @@ impl Server {
     pub async fn start(services: Services, port: u16) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(());
         let (started, start) = oneshot::channel();
+        #[allow(clippy::disallowed_methods, reason = "the server has its own thread, which its drop ends")]
         let thread = std::thread::Builder::new().name("kcl-local".into()).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,

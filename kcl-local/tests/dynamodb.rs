@@ -1,6 +1,7 @@
 //! DynamoDB through the real SDK client, in process under a paused clock and over a socket.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+#![allow(clippy::disallowed_types, reason = "an item of the SDK is a map of this type")]
 
 use std::collections::HashMap;
 

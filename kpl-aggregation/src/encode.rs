@@ -1,5 +1,7 @@
 //! Aggregation: from user records to records of the stream, with exact sizes.
 
+#![allow(clippy::disallowed_types, reason = "keys are looked up and never iterated")]
+
 use std::{collections::HashMap, hash::Hash, num::NonZeroUsize};
 
 use bytes::{BufMut, Bytes};

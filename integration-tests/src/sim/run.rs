@@ -79,6 +79,7 @@ fn play(plan: Plan, limit: Duration) -> Verdict {
 fn watch(limit: Duration) -> (std::sync::mpsc::Sender<()>, oneshot::Receiver<()>, impl Sized) {
     let (done, wait): (_, Receiver<()>) = channel();
     let (ring, alarm) = oneshot::channel();
+    #[allow(clippy::disallowed_methods, reason = "nothing on the run's own thread can see that it hangs")]
     let thread = std::thread::spawn(move || {
         if wait.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             // A run that ended at the same moment does not listen.

@@ -176,6 +176,7 @@ impl Worker {
                     // Connections the store's client keeps open must not hold up the end.
                     runtime.shutdown_background();
                 };
+                #[allow(clippy::disallowed_methods, reason = "this is the thread of the lease side")]
                 std::thread::Builder::new().name("kcl-leases".to_owned()).spawn(run).map_err(cannot)?;
                 None
             }

@@ -1,5 +1,7 @@
 //! A local DynamoDB, and what the tests put there by hand.
 
+#![allow(clippy::disallowed_types, reason = "an item of the SDK is a map of this type")]
+
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;

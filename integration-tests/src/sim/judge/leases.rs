@@ -113,9 +113,8 @@ impl Leases {
                 if let Some(seen) = wrong_update(life, expect, patch, before) {
                     return broken(&seen);
                 }
-                if patch.counter.is_none() {
-                    return None;
-                }
+                // A request changes nothing of the hold.
+                patch.counter?;
             }
         }
         self.write(&key, mine, now);

@@ -291,11 +291,9 @@ impl Judge {
     /// Takes note of an event a worker reported.
     pub fn reported(&self, life: &Life, event: &Event) {
         let mut state = self.state();
-        if let Event::DataLoss { .. } = event {
-            if state.terms.retention.is_none() {
-                let seen = format!("{life} reports a loss where nothing expires: {event:?}");
-                state.check(Some((Promise::D1, seen)));
-            }
+        if matches!(event, Event::DataLoss { .. }) && state.terms.retention.is_none() {
+            let seen = format!("{life} reports a loss where nothing expires: {event:?}");
+            state.check(Some((Promise::D1, seen)));
         }
         state.push(Entry::Said(format!("{life} reports {event:?}")));
     }

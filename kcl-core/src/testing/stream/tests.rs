@@ -41,7 +41,7 @@ async fn disturbed_and_cancelled_reads_lose_and_repeat_nothing() {
             if entropy.below(5) == 0 {
                 stream.kinesis().expire_iterators("orders").unwrap();
             }
-            if let Ok(batch) = tokio::time::timeout(patience, reader.next()).await {
+            if let Ok(batch) = timeout(patience, reader.next()).await {
                 read.extend(batch.unwrap().records.iter().map(|record| record.sequence_number));
             }
         }
