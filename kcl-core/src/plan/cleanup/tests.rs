@@ -31,6 +31,24 @@ fn deleted(shards: &[Shard], leases: &BTreeMap<ShardId, Lease>) -> Vec<(ShardId,
     plan.delete.into_iter().map(|deletion| (deletion.lease.shard, deletion.reason)).collect()
 }
 
+/// Found by the fleet simulator (scenario `resharding`, seed 75): a loss was reported of records nobody had lost.
+#[test]
+fn a_listing_that_lags_by_generations_is_no_proof_that_a_shard_has_expired() {
+    let shards = family();
+    let leases = table([
+        lease(&shards[1], Checkpoint::ShardEnd),
+        lease(&shards[3], Checkpoint::TrimHorizon),
+        lease(&shards[4], at(25)),
+    ]);
+    // Shard 0 alone was listed when 1 had not been made yet, let alone its children.
+    for listed in [&shards[..1], &shards[..3], &[]] {
+        assert_eq!(plan(listed, &leases, RETENTION).trimmed, vec![], "{} shards listed", listed.len());
+    }
+    // With a younger shard listed the absence says something.
+    let gone = [shard(9, &[], ALL, (99, None))];
+    assert_eq!(plan(&gone, &leases, RETENTION).trimmed.len(), 2);
+}
+
 #[test]
 fn an_ended_lease_goes_once_every_child_was_started() {
     let shards = family();
