@@ -200,7 +200,7 @@ mod open {
 
     /// A gate that is always open.
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Gate;
+    pub(crate) struct Gate(());
 
     impl Gate {
         #[expect(clippy::unused_self, reason = "the switched gate needs it")]

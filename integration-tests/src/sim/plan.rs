@@ -1,6 +1,7 @@
 //! What a run will be like: drawn whole from the seed before anything happens.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -143,6 +144,8 @@ pub struct Plan {
     pub stream_latency: Duration,
     /// How long calls to the lease table take at most, there and back each.
     pub store_latency: Duration,
+    /// The most rows of a page of the lease table.
+    pub page_size: NonZeroU32,
     /// How long the stream keeps records, if so short that some may expire.
     pub retention: Option<Duration>,
     /// What happens when.
@@ -234,6 +237,11 @@ impl Plan {
             fetch_records: if rng.bool() { 10_000 } else { rng.u32(1..20) },
             stream_latency: MS * rng.u32(0..60),
             store_latency: MS * rng.u32(0..60),
+            page_size: if rng.bool() {
+                NonZeroU32::MAX
+            } else {
+                NonZeroU32::MIN.saturating_add(rng.u32(..6))
+            },
             retention: None,
             steps: Vec::new(),
             storm,
@@ -343,8 +351,13 @@ impl fmt::Display for Plan {
         writeln!(f, "{:?}", self.conduct)?;
         writeln!(
             f,
-            "polls every {:?} up to {} records in about {:?}, lease table within {:?}, retention {:?}",
-            self.poll_interval, self.fetch_records, self.stream_latency, self.store_latency, self.retention
+            "polls every {:?} up to {} records in about {:?}, lease table within {:?} in pages of {}, retention {:?}",
+            self.poll_interval,
+            self.fetch_records,
+            self.stream_latency,
+            self.store_latency,
+            self.page_size,
+            self.retention
         )?;
         for (at, step) in &self.steps {
             writeln!(f, "{:>10.3} {step:?}", at.as_secs_f64())?;

@@ -1,6 +1,7 @@
 //! What runs are about: anything, or one of the incidents that users of other libraries report.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -135,6 +136,7 @@ impl Scenario {
                 plan.steps.clear();
                 plan.poll_interval = Duration::from_millis(200);
                 plan.settings = Settings::default();
+                plan.page_size = NonZeroU32::MAX;
                 (plan.wire, plan.drift, plan.storm) = (Wire::Model, 0.0, SECOND);
                 (plan.stream_latency, plan.store_latency) = (Duration::ZERO, Duration::ZERO);
                 (plan.rest, plan.rest_traffic) = (SECOND * 3600, false);
@@ -146,6 +148,8 @@ impl Scenario {
             }
             Self::FrozenTasks => {
                 let stall = plan.settings.stall_timeout;
+                // Nothing else is to keep records waiting.
+                (plan.conduct.slowness, plan.fetch_records) = (Duration::ZERO, 10_000);
                 plan.settings.callback_limit = plan.settings.callback_limit.min(stall);
                 let part = match rng.u8(..4) {
                     0 => Frozen::Supervisor,

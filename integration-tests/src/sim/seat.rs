@@ -1,6 +1,8 @@
 //! The services of a run, and the place of a worker between them and the judge.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kcl_core::lease::LeaseStore;
 use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
@@ -13,7 +15,6 @@ use kcl_local::clock::SharedClock;
 use kcl_local::faults::{Fault, Faults, Rule, Seen, errors};
 use kcl_local::kinesis::Kinesis;
 use kcl_local::wire::Service;
-use std::time::Duration;
 
 use super::judge::{Judge, Life};
 use super::plan::Plan;
@@ -98,7 +99,10 @@ impl Cloud {
                 let faults = Faults::seeded(entropy.next_u64());
                 let client = faults.wrap(aws.http_client());
                 let config = aws.sdk_config().to_builder().http_client(client).build();
-                let store = DynamoLeaseStore::new(aws_sdk_dynamodb::Client::new(&config), TABLE);
+                let mut store = DynamoLeaseStore::new(aws_sdk_dynamodb::Client::new(&config), TABLE);
+                if plan.page_size < NonZeroU32::MAX {
+                    store = store.with_page_size(plan.page_size);
+                }
                 let landed = Landed::answered(store, life.clone(), judge.clone());
                 let mut polling = PollingConfig::default();
                 polling.min_interval = plan.poll_interval;

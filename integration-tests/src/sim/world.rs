@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -115,7 +116,8 @@ impl World {
         crate::log::init();
         let mut rng = Rng::with_seed(plan.seed.0 ^ 0x9e37_79b9_7f4a_7c15);
         let clock = kcl_local::clock::TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH);
-        let rows = MemoryLeaseStore::new();
+        let page = NonZeroUsize::try_from(plan.page_size).unwrap_or(NonZeroUsize::MAX);
+        let rows = MemoryLeaseStore::new().with_page_size(page);
         let cloud = match plan.wire {
             Wire::Model => Cloud::model(Kinesis::new(Arc::new(clock)), rows),
             Wire::Sdk => Cloud::sdk(Arc::new(clock)),

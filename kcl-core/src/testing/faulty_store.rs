@@ -73,8 +73,8 @@ pub enum Fault {
     },
     /// Nothing happens for this long, then the call fails without having been made; the caller cannot know.
     Hang(Duration),
-    /// A listing or an eventually consistent read is answered as it was last answered, if that was not longer
-    /// ago than this. Consistent reads and writes are not touched.
+    /// A listing or an eventually consistent read is answered as it was last answered since there is a rule of this
+    /// kind, if that was not longer ago than this. Consistent reads and writes are not touched.
     Stale(Duration),
 }
 
@@ -200,6 +200,11 @@ enum End {
 }
 
 impl Faults {
+    /// Whether an answer may be given again later.
+    fn remembers(&self) -> bool {
+        self.rules.values().any(|rule| matches!(rule.fault, Fault::Stale(_)))
+    }
+
     fn decide(&mut self, operation: StoreOperation, shard: Option<&ShardId>) -> Fate {
         *self.calls.entry(operation).or_default() += 1;
         let mut fate = Fate::default();
@@ -425,7 +430,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         let stale = |faults: &Faults, age| recent(faults.pages.get(&token), age);
         let call = async {
             let listed = self.inner.list(page).await?;
-            self.lock().pages.insert(token.clone(), (Instant::now(), listed.clone()));
+            let mut faults = self.lock();
+            if faults.remembers() {
+                faults.pages.insert(token.clone(), (Instant::now(), listed.clone()));
+            }
             Ok(listed)
         };
         self.meet(StoreOperation::List, None, stale, call).await
@@ -438,7 +446,10 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         };
         let call = async {
             let row = self.inner.get(shard, consistency).await?;
-            self.lock().rows.insert(shard.clone(), (Instant::now(), row.clone()));
+            let mut faults = self.lock();
+            if faults.remembers() {
+                faults.rows.insert(shard.clone(), (Instant::now(), row.clone()));
+            }
             Ok(row)
         };
         self.meet(StoreOperation::Get, Some(shard), stale, call).await

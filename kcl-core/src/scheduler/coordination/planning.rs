@@ -28,7 +28,9 @@ impl Coordination {
         }
     }
 
+    /// Shows the table as it is now, and acts on it.
     pub(super) fn plan(&mut self, now: Instant) {
+        let table = self.publish_table();
         if !self.taking {
             return;
         }
@@ -37,7 +39,7 @@ impl Coordination {
         if self.listed_at.is_none_or(|at| now - at > duration.max(self.settings.lease_scan_interval * 3)) {
             return;
         }
-        let rows = self.rows();
+        let rows = &table.leases;
         let held: BTreeSet<ShardId> = self.keeper.held().map(|lease| lease.shard.clone()).collect();
         let mut busy = self.keeper.busy();
         busy.retain(|shard| !held.contains(shard));

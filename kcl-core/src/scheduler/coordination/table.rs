@@ -53,7 +53,6 @@ impl Coordination {
                 Some(token) => self.request_page(Some(token)),
                 None => {
                     self.scan_backoff.reset();
-                    self.publish_table();
                     self.plan(now);
                     self.next_scan = now + self.scan_interval();
                 }
@@ -141,14 +140,17 @@ impl Coordination {
         self.table.remove(shard);
     }
 
-    pub(super) fn publish_table(&self) {
+    /// Shows the table, and returns what is shown.
+    pub(super) fn publish_table(&self) -> Arc<TableView> {
         let leases = self.rows();
         let leader = plan::is_leader(&self.me, leases.values());
-        self.view.send_replace(Arc::new(TableView {
+        let view = Arc::new(TableView {
             leases,
             leader,
             listed_at: self.listed_at,
             unreadable: self.unreadable.clone(),
-        }));
+        });
+        self.view.send_replace(Arc::clone(&view));
+        view
     }
 }
