@@ -19,6 +19,13 @@ fn a_closed_shard_that_is_denied_in_passing_is_not_taken_for_gone_while_the_stre
 }
 
 #[test]
+fn a_shard_that_is_denied_in_passing_is_not_taken_for_gone_because_a_listing_is_older_than_it() {
+    for seed in [21_686, 29_343] {
+        keeps_every_promise(Scenario::Any, seed);
+    }
+}
+
+#[test]
 fn a_listing_older_than_a_shard_and_its_parents_is_no_proof_that_the_shard_expired() {
     keeps_every_promise(Scenario::Resharding, 75);
 }

@@ -19,6 +19,9 @@
 //! [`plan::Step`], draw it in `Plan::storm` or in a scenario, and do it in `World::step`. Faults end in
 //! `World::calm_down`: add there what has to be undone.
 //!
+//! A draw that is added to a plan takes a generator of its own (as `page_size` does), or every seed changes its meaning,
+//! those pinned in `tests/regressions.rs` among them.
+//!
 //! # To add a promise
 //! Give it an id in [`judge::Promise`] and a file in `judge/` with its own small state. Tell it what it must know from
 //! one of the `Judge`'s verbs, which the `witness` modules call, and return a finding where it is broken. What can only

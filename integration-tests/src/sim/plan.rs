@@ -237,11 +237,7 @@ impl Plan {
             fetch_records: if rng.bool() { 10_000 } else { rng.u32(1..20) },
             stream_latency: MS * rng.u32(0..60),
             store_latency: MS * rng.u32(0..60),
-            page_size: if rng.bool() {
-                NonZeroU32::MAX
-            } else {
-                NonZeroU32::MIN.saturating_add(rng.u32(..6))
-            },
+            page_size: page_size(seed),
             retention: None,
             steps: Vec::new(),
             storm,
@@ -420,6 +416,12 @@ fn conduct(rng: &mut Rng, lease_duration: Duration) -> Conduct {
         checkpoints,
         checkpoints_at_shutdown: rng.bool(),
     }
+}
+
+/// Drawn by a generator of its own: what is added later must not change what the seeds pinned before mean.
+fn page_size(seed: Seed) -> NonZeroU32 {
+    let mut rng = Rng::with_seed(seed.0.rotate_left(32) ^ 0x70a6e);
+    if rng.bool() { NonZeroU32::MAX } else { NonZeroU32::MIN.saturating_add(rng.u32(..6)) }
 }
 
 /// A mishap for the storm.

@@ -171,7 +171,7 @@ pub(crate) enum LineageError {
     StillOpen(ShardId),
     #[error("the source does not know shard {0}, but the stream lists it")]
     StillListed(ShardId),
-    #[error("shard {0} has ended, but the stream does not list its children yet")]
+    #[error("shard {0} has ended or is gone, but the stream does not list what comes after it yet")]
     ChildrenUnknown(ShardId),
 }
 

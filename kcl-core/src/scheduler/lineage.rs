@@ -145,6 +145,10 @@ impl Lineage for StreamLineage {
             Some(listed) if listed.is_open() => Err(LineageError::StillOpen(shard.clone())),
             // The listing may lag behind the reshard.
             Some(_) => Err(LineageError::ChildrenUnknown(shard.clone())),
+            // A listing that knows no younger shard may be older than this one.
+            None if listing.shards.iter().all(|listed| listed.id <= *shard) => {
+                Err(LineageError::ChildrenUnknown(shard.clone()))
+            }
             // Closed shards stay listed for the stream's retention: this one is gone, and its children with it.
             None => Err(LineageError::Source(SourceError::new(
                 SourceErrorKind::ShardMissing,
