@@ -229,6 +229,7 @@ impl Scenario {
                     let mishaps = [
                         Mishap::LostAnswers,
                         Mishap::LateWrites,
+                        Mishap::LateWrites,
                         Mishap::HangingLeases,
                         Mishap::ThrottledLeases,
                         Mishap::FailingLeases,
@@ -236,7 +237,10 @@ impl Scenario {
                     ];
                     Step::Befall(mishaps[rng.usize(..mishaps.len())], rng.f64() * 0.4)
                 });
-                every(plan, rng, 9, |rng, _| if rng.bool() { Step::Start } else { Step::Stop });
+                // Leases change hands often, so that what lands late does harm if anything can.
+                plan.most_workers = plan.most_workers.max(3);
+                every(plan, rng, 4, |rng, _| if rng.bool() { Step::Start } else { Step::Stop });
+                every(plan, rng, 1, |_, _| Step::Put { keys: 6, most: 2, padding: 0 });
             }
             Self::Crashes => every(plan, rng, 12, |rng, _| match rng.u8(..3) {
                 0 => Step::Start,

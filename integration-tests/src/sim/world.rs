@@ -301,7 +301,7 @@ impl World {
                     (Promise::B1, self.unsettled().unwrap_or_default())
                 } else {
                     let some = &missing[..missing.len().min(5)];
-                    (Promise::L3, format!("{} records are not acknowledged: {some:?}", missing.len()))
+                    (Promise::D1, format!("{} records are not acknowledged: {some:?}", missing.len()))
                 };
                 self.judge.find(promise, format!("not within {limit:?}: {what}; {unsettled}"));
                 return false;

@@ -161,6 +161,11 @@ impl Keeper {
                     let _ = answer.send(Err(CheckpointError::Store(Arc::clone(&error))));
                 }
                 slot.operation = None;
+                if let State::Held(held) = &mut slot.state {
+                    // As if the plan had changed meanwhile: the shard is kept.
+                    held.row.requested_by = None;
+                    held.show_request(&self.me);
+                }
                 self.schedule_at(shard, now + self.settings.renewal_interval());
             }
             Goal::Checkpoint(answers) | Goal::End(answers) if hopeless => {
