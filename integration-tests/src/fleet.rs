@@ -14,7 +14,7 @@ use kcl_core::{
     ShutdownReport, TokioClock, WorkerId,
 };
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_local::kinesis::{Kinesis, NewRecord};
+use kcl_local::kinesis::{Kinesis, NewRecord, ShardFilter};
 use kpl_aggregation::Aggregator;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -260,6 +260,21 @@ impl Fleet {
         }
     }
 
+    /// Puts one record on each open shard.
+    ///
+    /// # Panics
+    /// If the model refuses a record.
+    pub fn put_on_each_shard(&self) {
+        let open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists");
+        for start in open.iter().map(|shard| shard.hash_key_range.start) {
+            // One key for each place, so that keys stay in order across splits and merges.
+            let key = format!("at-{start}");
+            let payload = self.ledger.payload(&key);
+            let record = NewRecord::new(key, payload).with_explicit_hash_key(start);
+            self.kinesis.put_record(STREAM, record).expect("no limits are set");
+        }
+    }
+
     /// Puts `count` records of one key as one KPL aggregate.
     ///
     /// # Panics
@@ -292,6 +307,14 @@ impl Fleet {
             }
         }
         counts
+    }
+
+    /// Whether so many workers own unfinished leases, about as many each.
+    #[must_use]
+    pub fn is_balanced(&self, workers: usize) -> bool {
+        let owners = self.owners();
+        let (least, most) = (owners.values().min(), owners.values().max());
+        owners.len() == workers && least.zip(most).is_none_or(|(least, most)| most - least <= 1)
     }
 
     /// Lets virtual time pass, checking the stored checkpoints as it does.

@@ -351,7 +351,7 @@ async fn choices(rows: Vec<Item>, parts: &[&str], adopts: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_streams_leases_are_refused_and_can_be_adopted() {
+async fn incident_21_another_streams_leases_are_refused_and_can_be_adopted() {
     let other = "arn:aws:kinesis:us-east-1:000000000000:stream/payments@1700000000000";
     let rows =
         || [FIRST, SECOND_SHARD].map(|shard| of_stream(java_row(shard, "TRIM_HORIZON"), other)).to_vec();
@@ -369,7 +369,7 @@ async fn another_streams_leases_are_refused_and_can_be_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_deleted_and_made_again_is_noticed() {
+async fn incident_21_a_stream_that_was_deleted_and_made_again_is_noticed() {
     let aws = Aws::in_process().with_stream(2);
     let (handle, task) = start(aws.builder());
     handle.ready().await;
@@ -393,7 +393,7 @@ async fn a_stream_that_was_deleted_and_made_again_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_of_a_shard_the_stream_never_had_are_refused_and_can_be_adopted() {
+async fn incident_21_rows_of_a_shard_the_stream_never_had_are_refused_and_can_be_adopted() {
     let rows = [FIRST, SECOND_SHARD, "shardId-000000000017"].map(|shard| java_row(shard, "TRIM_HORIZON"));
     choices(rows.to_vec(), &["shard this stream never had", "shardId-000000000017"], true).await;
 }

@@ -82,7 +82,7 @@ fn wait_until(what: &str, limit: Duration, done: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_processor_that_blocks_every_runtime_thread_for_two_lease_durations_keeps_its_leases() {
+fn incident_11_a_processor_that_blocks_every_runtime_thread_for_two_lease_durations_keeps_its_leases() {
     let kinesis = Kinesis::new(Arc::new(SystemClock));
     kinesis.create_stream("orders", 1).unwrap();
     let stream = MemoryStream::new(kinesis.clone(), "orders");

@@ -19,7 +19,7 @@ async fn one_worker_takes_every_shard_and_delivers_every_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_that_fails_and_panics_on_some_batches_loses_nothing_and_skips_nothing() {
+async fn incident_01_a_processor_that_fails_and_panics_on_some_batches_loses_nothing_and_skips_nothing() {
     for seed in 0..20 {
         let mut fleet = Fleet::new(seed, 3);
         fleet.behaviour = Behaviour { fail: 0.2, panic: 0.1, ..Behaviour::default() };

@@ -13,15 +13,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The lease duration of the default settings.
 const D: Duration = Duration::from_secs(10);
 
-fn balanced(fleet: &Fleet, workers: usize) -> bool {
-    let owners = fleet.owners();
-    let (min, max) =
-        (owners.values().min().copied().unwrap_or(0), owners.values().max().copied().unwrap_or(0));
-    owners.len() == workers && max - min <= 1
-}
-
 #[tokio::test(start_paused = true)]
-async fn a_write_applied_but_answered_with_an_error_loses_no_lease() {
+async fn incident_09_a_write_applied_but_answered_with_an_error_loses_no_lease() {
     let mut fleet = Fleet::new(3, 20);
     fleet.start("alpha");
     fleet.run_until(SECOND * 5, "all owned", |fleet| fleet.owners().values().sum::<usize>() == 20).await;
@@ -46,11 +39,11 @@ async fn a_write_applied_but_answered_with_an_error_loses_no_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn throttling_for_most_of_a_lease_duration_loses_no_lease() {
+async fn incident_09_throttling_for_most_of_a_lease_duration_loses_no_lease() {
     let mut fleet = Fleet::new(4, 10);
     fleet.start("alpha");
     fleet.start("beta");
-    fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+    fleet.run_until(SECOND * 60, "balance", |fleet| fleet.is_balanced(2)).await;
     fleet.run_for(D).await;
     let owners = fleet.leases();
     for worker in ["alpha", "beta"] {
@@ -101,30 +94,11 @@ async fn a_restart_with_the_same_worker_id_goes_on_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_shards_of_a_killed_worker_deliver_again_within_one_and_a_half_lease_durations() {
-    for seed in 0..10 {
-        let mut fleet = Fleet::new(seed, 12);
-        for worker in ["alpha", "beta", "gamma"] {
-            fleet.start(worker);
-        }
-        fleet.run_until(SECOND * 120, "balance", |fleet| balanced(fleet, 3)).await;
-        fleet.run_for(D + SECOND * seed as u32 / 2).await;
-        fleet.kill("beta");
-        fleet.put(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"]);
-        let took = fleet.run_until_delivered(D * 3).await;
-        assert!(took <= D.mul_f64(1.5), "seed {seed}: {took:?}");
-        let moved = |fleet: &Fleet| fleet.owners().values().sum::<usize>() == 12 && balanced(fleet, 2);
-        fleet.run_until(D * 6, "balance of the rest", moved).await;
-        fleet.ledger.assert_complete();
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_released_lease_is_taken_by_a_peer_at_its_next_look() {
     let mut fleet = Fleet::new(7, 8);
     fleet.start("alpha");
     fleet.start("beta");
-    fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+    fleet.run_until(SECOND * 60, "balance", |fleet| fleet.is_balanced(2)).await;
     let report = fleet.stop("alpha").await;
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.shards.len(), 4);
@@ -141,7 +115,7 @@ async fn a_worker_that_leaves_takes_back_what_it_asked_for() {
         let mut fleet = Fleet::new(seed, 12);
         fleet.start("alpha");
         fleet.start("gamma");
-        fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+        fleet.run_until(SECOND * 60, "balance", |fleet| fleet.is_balanced(2)).await;
         fleet.start("beta");
         let asked =
             |fleet: &Fleet| fleet.leases().values().any(|lease| lease.requested_by == Some("beta".into()));
@@ -157,7 +131,7 @@ async fn a_worker_that_leaves_takes_back_what_it_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_keeps_its_deadline_and_calls_nothing_afterwards() {
+async fn incident_17_shutdown_keeps_its_deadline_and_calls_nothing_afterwards() {
     let mut fleet = Fleet::new(8, 4);
     fleet.behaviour.slowness = SECOND * 3600;
     fleet.start("alpha");
@@ -181,13 +155,13 @@ async fn shutdown_keeps_its_deadline_and_calls_nothing_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_cut_off_from_its_store_stops_delivering_before_its_lease_can_be_taken() {
+async fn incident_08_a_worker_cut_off_from_its_store_stops_delivering_before_its_lease_can_be_taken() {
     for seed in 0..30 {
         let mut fleet = Fleet::new(seed, 4);
         fleet.behaviour.checkpoints = false;
         fleet.start("alpha");
         fleet.start("beta");
-        fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+        fleet.run_until(SECOND * 60, "balance", |fleet| fleet.is_balanced(2)).await;
         fleet.run_for(SECOND * seed as u32 / 3).await;
         let cut_off: BTreeSet<ShardId> = fleet
             .leases()
@@ -223,7 +197,7 @@ async fn an_outage_of_the_table_longer_than_the_lease_duration_moves_nothing() {
     let mut fleet = Fleet::new(9, 10);
     fleet.start("alpha");
     fleet.start("beta");
-    fleet.run_until(SECOND * 60, "balance", |fleet| balanced(fleet, 2)).await;
+    fleet.run_until(SECOND * 60, "balance", |fleet| fleet.is_balanced(2)).await;
     fleet.run_for(D).await;
     let before = fleet.leases();
     for worker in ["alpha", "beta"] {
@@ -244,7 +218,7 @@ async fn an_outage_of_the_table_longer_than_the_lease_duration_moves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fleet_balances_hands_over_without_duplicates_and_then_rests() {
+async fn incident_12_a_fleet_balances_hands_over_without_duplicates_and_then_rests() {
     let mut fleet = Fleet::new(10, 24);
     fleet.start("alpha");
     fleet.run_until(SECOND * 5, "all owned", |fleet| fleet.owners().values().sum::<usize>() == 24).await;
@@ -255,7 +229,7 @@ async fn a_fleet_balances_hands_over_without_duplicates_and_then_rests() {
             fleet.run_for(SECOND).await;
         }
     }
-    assert!(balanced(&fleet, 4), "{:?}", fleet.owners());
+    assert!(fleet.is_balanced(4), "{:?}", fleet.owners());
     fleet.run_until_delivered(SECOND * 5).await;
     fleet.ledger.assert_complete();
     assert_eq!(fleet.ledger.duplicates(), 0, "moves are hand-overs");
@@ -267,7 +241,7 @@ async fn a_fleet_balances_hands_over_without_duplicates_and_then_rests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_consumer_does_not_keep_its_lease() {
+async fn incident_02_a_stalled_consumer_does_not_keep_its_lease() {
     let mut fleet = Fleet::new(11, 2);
     fleet.settings.callback_limit = SECOND * 30;
     fleet.behaviour.slowness = SECOND * 100_000;

@@ -135,17 +135,17 @@ async fn random_trees(seeds: std::ops::Range<u64>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn random_trees_deliver_everything_keep_order_and_start_no_child_before_its_parents_1() {
+async fn incident_03_random_trees_deliver_everything_keep_order_and_start_no_child_before_its_parents_1() {
     random_trees(0..150).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn random_trees_deliver_everything_keep_order_and_start_no_child_before_its_parents_2() {
+async fn incident_03_random_trees_deliver_everything_keep_order_and_start_no_child_before_its_parents_2() {
     random_trees(150..300).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_shard_that_ends_at_once_lets_its_children_start() {
+async fn incident_04_an_empty_shard_that_ends_at_once_lets_its_children_start() {
     let mut fleet = Fleet::new(1, 1);
     fleet.start("alpha");
     fleet.run_for(SECOND * 3).await;
@@ -160,7 +160,8 @@ async fn an_empty_shard_that_ends_at_once_lets_its_children_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_the_last_record_just_before_the_end_does_not_keep_the_end_from_being_stored() {
+async fn incident_04_a_checkpoint_of_the_last_record_just_before_the_end_does_not_keep_the_end_from_being_stored()
+ {
     let mut fleet = Fleet::new(2, 1);
     fleet.policy = CheckpointPolicy::AfterBatch;
     fleet.start("alpha");
@@ -176,7 +177,7 @@ async fn a_checkpoint_of_the_last_record_just_before_the_end_does_not_keep_the_e
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_that_never_checkpoints_blocks_no_children() {
+async fn incident_04_a_processor_that_never_checkpoints_blocks_no_children() {
     let mut fleet = Fleet::new(3, 2);
     fleet.behaviour.checkpoints = false;
     fleet.start("alpha");
@@ -232,7 +233,7 @@ async fn a_child_waits_for_a_parent_that_has_no_lease_yet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resharding_while_everything_is_stopped_loses_nothing() {
+async fn incident_03_resharding_while_everything_is_stopped_loses_nothing() {
     for hide in [false, true] {
         let mut fleet = Fleet::new(5, 2);
         fleet.stream.hide_children(hide);

@@ -53,7 +53,8 @@ fn degraded(handle: &SchedulerHandle) -> String {
 // --- pausing -------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_paused_for_half_an_hour_delivers_nothing_keeps_its_lease_and_then_misses_nothing() {
+async fn incident_20_a_shard_paused_for_half_an_hour_delivers_nothing_keeps_its_lease_and_then_misses_nothing()
+ {
     let mut fleet = Fleet::new(1, 2);
     // Small enough that reading ahead comes to a halt and iterators expire.
     fleet.settings.shard_buffer_bytes = 2_000;
@@ -88,7 +89,8 @@ async fn a_shard_paused_for_half_an_hour_delivers_nothing_keeps_its_lease_and_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_paused_for_half_an_hour_with_a_peer_around_moves_nothing_and_misses_nothing() {
+async fn incident_20_everything_paused_for_half_an_hour_with_a_peer_around_moves_nothing_and_misses_nothing()
+{
     let mut fleet = Fleet::new(2, 4);
     fleet.start("alpha");
     fleet.start("beta");
@@ -263,7 +265,7 @@ async fn a_shutdown_asked_for_before_the_start_comes_true_at_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_during_the_start_ends_it_at_once() {
+async fn incident_17_a_shutdown_during_the_start_ends_it_at_once() {
     let fleet = Fleet::new(7, 2);
     for operation in [StoreOperation::Prepare, StoreOperation::List, StoreOperation::Create] {
         let (builder, store) = fleet.builder("alpha");
@@ -280,7 +282,7 @@ async fn a_shutdown_during_the_start_ends_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_shutdown_with_a_shorter_deadline_shortens_the_first() {
+async fn incident_17_a_second_shutdown_with_a_shorter_deadline_shortens_the_first() {
     let mut fleet = Fleet::new(8, 4);
     fleet.behaviour = Behaviour { slowness: SECOND * 3600, ..Behaviour::default() };
     fleet.start("alpha");

@@ -216,7 +216,7 @@ async fn every_start_is_where_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_iterators_leave_neither_gap_nor_duplicate() {
+async fn incident_22_expired_iterators_leave_neither_gap_nor_duplicate() {
     let world = World::new(1);
     let expected = world.put(100);
     let mut reader = open(&world.slow_source(10), StartFrom::TrimHorizon).await;
@@ -230,7 +230,7 @@ async fn expired_iterators_leave_neither_gap_nor_duplicate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_longer_than_an_iterator_lives_costs_one_new_iterator_and_no_failure() {
+async fn incident_20_a_pause_longer_than_an_iterator_lives_costs_one_new_iterator_and_no_failure() {
     let world = World::new(1);
     let expected = world.put(20);
     let mut reader = open(&world.slow_source(10), StartFrom::TrimHorizon).await;
@@ -243,7 +243,7 @@ async fn a_pause_longer_than_an_iterator_lives_costs_one_new_iterator_and_no_fai
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_pass_are_absorbed_in_order() {
+async fn incident_22_failures_that_pass_are_absorbed_in_order() {
     let world = World::new(1);
     let expected = world.put(200);
     let mut hits = Vec::new();
@@ -501,7 +501,7 @@ async fn alone_at_the_tip_a_record_waits_a_tenth_of_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_applications_share_a_shard() {
+async fn incident_22_three_applications_share_a_shard() {
     let world = World::new(1);
     world.kinesis.configure(|options| options.limits = Limits::aws());
     let window = Duration::from_secs(180);

@@ -76,7 +76,7 @@ fn vectors() -> Vec<Vector> {
 }
 
 #[test]
-fn java_policies_give_the_java_outcome_for_every_vector() {
+fn incident_19_java_policies_give_the_java_outcome_for_every_vector() {
     for vector in vectors() {
         let ours = vector.outcome(OutOfRangePolicy::DropAggregate, DamagePolicy::KeepPrefix);
         assert_eq!(ours, vector.java(), "{}", vector.name);

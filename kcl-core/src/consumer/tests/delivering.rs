@@ -47,7 +47,7 @@ async fn batches_that_fail_and_panic_come_again_and_nothing_is_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_half_processed_aggregate_resumes_with_the_next_of_its_records_wherever_it_was_left() {
+async fn incident_19_a_half_processed_aggregate_resumes_with_the_next_of_its_records_wherever_it_was_left() {
     let all = [at(1, 0), at(2, 0), at(2, 1), at(2, 2), at(3, 0), at(4, 0), at(4, 1), at(5, 0)];
     for (left, &crash) in all.iter().enumerate() {
         let mut world = World::new();
@@ -167,7 +167,7 @@ async fn a_long_pause_delivers_nothing_keeps_the_lease_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_keep_their_limits_after_deaggregation_and_a_larger_record_comes_alone() {
+async fn incident_20_batches_keep_their_limits_after_deaggregation_and_a_larger_record_comes_alone() {
     let mut world = World::new();
     world.settings.batch_records = 7;
     world.settings.batch_bytes = 100;
@@ -434,7 +434,7 @@ impl crate::processor::RecordProcessor for Lends {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpointer_works_from_other_tasks_moves_forward_only_and_ends_with_the_lease() {
+async fn incident_13_a_checkpointer_works_from_other_tasks_moves_forward_only_and_ends_with_the_lease() {
     let mut world = World::new();
     world.settings.batch_records = 10;
     let lent = Arc::new(Mutex::new(None));

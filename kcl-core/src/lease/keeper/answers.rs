@@ -136,7 +136,7 @@ impl Keeper {
         self.child_settled(&parents, shard, now);
     }
 
-    pub(super) fn failed(&mut self, shard: &ShardId, error: Arc<StoreError>, now: Instant) {
+    pub(super) fn failed(&mut self, shard: &ShardId, error: Arc<StoreError>, sent: Instant, now: Instant) {
         let Some(slot) = self.slots.get_mut(shard) else { return };
         let Some(operation) = slot.operation.as_mut() else { return };
         operation.failures += 1;
@@ -184,8 +184,12 @@ impl Keeper {
                 self.drop_slot(shard, reason);
             }
             _ => {
-                let delay = slot.backoff.next_delay();
-                self.schedule_at(shard, now + delay);
+                let mut delay = slot.backoff.next_delay();
+                if let State::Held(held) = &slot.state {
+                    delay = held.hurried(delay, now, self.settings.safety_margin);
+                }
+                // What was waited for the answer counts: the lease does not wait.
+                self.schedule_at(shard, now.max(sent + delay));
             }
         }
     }

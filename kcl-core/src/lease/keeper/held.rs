@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,6 +13,9 @@ use crate::lease::verb::Verb;
 use crate::lease::{AttemptToken, Lease, LeaseHandle, LossReason, Phase};
 use crate::model::{Checkpoint, ShardId, WorkerId};
 use crate::plant::{Plant, planted};
+
+/// Nothing is repeated sooner than this because the end of the lease is near.
+const SHORTEST_DELAY: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -38,6 +42,13 @@ impl Held {
         self.release.is_some()
             || !self.checkpoints.is_empty()
             || self.end.as_ref().is_some_and(|ending| ending.without_lease.is_empty())
+    }
+
+    /// The delay before another attempt, but at most a quarter of the time that is left until others may take the
+    /// lease: an outage that ends just before that must not cost it.
+    pub(super) fn hurried(&self, delay: Duration, now: Instant, margin: Duration) -> Duration {
+        let left = (self.standing.borrow().valid_until + margin).saturating_duration_since(now);
+        if left.is_zero() { delay } else { delay.min((left / 4).max(SHORTEST_DELAY)) }
     }
 
     /// Shows consumers who asked for the lease.

@@ -49,6 +49,21 @@ impl KeeperSettings {
     pub(crate) fn renewal_interval(&self) -> Duration {
         self.lease_duration / 3
     }
+
+    /// For how long an attempt is waited for that comes after so many failures of the same write.
+    ///
+    /// What keeps a lease is sent again soon at first, so that six attempts fit between the time it is due and the end of
+    /// the lease: a few answers that never come lose nothing. A table that is slow throughout is waited for later on,
+    /// and by whatever is not pressed for time.
+    fn time_out(&self, goal: &Goal, failures: u32) -> Duration {
+        let part = match (goal, failures) {
+            (Goal::Renew | Goal::Checkpoint(_), 0) => 20,
+            (Goal::Renew | Goal::Checkpoint(_), 1) => 13,
+            (Goal::Renew | Goal::Checkpoint(_), 2) => 9,
+            _ => 6,
+        };
+        self.lease_duration / part
+    }
 }
 
 /// How a lease is acquired.
@@ -74,6 +89,8 @@ pub(crate) enum Call {
 pub(crate) struct Attempt {
     pub(crate) shard: ShardId,
     pub(crate) call: Call,
+    /// For how long its answer is waited for; without one it has failed.
+    pub(crate) time_out: Duration,
 }
 
 /// What happened to leases; for events, logs and the next plan.
@@ -342,7 +359,7 @@ impl Keeper {
         let Some(operation) = slot.operation.as_mut() else { return };
         operation.in_flight = false;
         match result {
-            Err(error) => self.failed(shard, error, now),
+            Err(error) => self.failed(shard, error, sent, now),
             Ok(write) => {
                 let repeated = operation.unanswered;
                 let verdict = match &operation.call {
@@ -386,7 +403,8 @@ impl Keeper {
         }
         operation.in_flight = true;
         operation.first_sent.get_or_insert(now);
-        Some(Attempt { shard: shard.clone(), call: operation.call.clone() })
+        let time_out = self.settings.time_out(&operation.goal, operation.failures);
+        Some(Attempt { shard: shard.clone(), call: operation.call.clone(), time_out })
     }
 
     fn begin_end(&mut self, shard: &ShardId, incarnation: u64, end: EndShard, answer: Answer, now: Instant) {

@@ -149,6 +149,61 @@ async fn validity_counts_from_before_the_write_was_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn six_attempts_to_renew_or_checkpoint_fit_into_the_time_that_is_left_of_the_lease() {
+    for checkpoint in [false, true] {
+        let mut bench = Bench::new();
+        let handle = bench.hold("a");
+        let held = Instant::now();
+        advance(bench.keeper.settings.renewal_interval()).await;
+        let _answered = checkpoint.then(|| bench.checkpoint(&handle, 5));
+        let mut attempts = 0;
+        while held.elapsed() < DURATION {
+            for attempt in bench.keeper.due(Instant::now()) {
+                attempts += 1;
+                let sent = Instant::now();
+                advance(attempt.time_out).await;
+                let unanswered = Err(error(StoreErrorKind::Unavailable));
+                bench.keeper.answered(&attempt.shard, unanswered, sent, Instant::now());
+            }
+            advance(Duration::from_millis(1)).await;
+        }
+        assert!(attempts >= 6, "{attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_throttles_for_six_tenths_of_a_lease_at_the_worst_time_costs_no_lease() {
+    for seed in 0..40 {
+        let mut bench = Bench::new();
+        bench.keeper.entropy = Entropy::seeded(seed);
+        bench.hold("a");
+        advance(bench.keeper.settings.renewal_interval()).await;
+        bench.settle();
+        let renewed = Instant::now();
+        advance(bench.keeper.settings.renewal_interval()).await;
+        let throttled = Instant::now();
+        let mut attempts = 0;
+        let landed = loop {
+            let now = Instant::now();
+            for attempt in bench.keeper.due(now) {
+                attempts += 1;
+                let refused = Err(error(StoreErrorKind::Throttled));
+                bench.keeper.answered(&attempt.shard, refused, now, now);
+                if throttled.elapsed() >= DURATION.mul_f64(0.6) {
+                    attempts += 100;
+                }
+            }
+            if attempts >= 100 {
+                break now;
+            }
+            advance(Duration::from_millis(5)).await;
+        };
+        assert!(landed - renewed < DURATION, "seed {seed}: {:?}", landed - renewed);
+        assert!(attempts < 100 + 25, "seed {seed}: a table that throttles is not stormed: {attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkpoint_makes_the_next_renewal_superfluous() {
     let mut bench = Bench::new();
     let handle = bench.hold("a");

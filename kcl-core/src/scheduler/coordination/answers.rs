@@ -14,8 +14,7 @@ use crate::lease::{Command, Consistency, LossReason, StoreErrorKind, Write};
 
 impl Coordination {
     pub(super) fn send_due(&mut self, now: Instant) {
-        let timeout = self.settings.lease_duration / 6;
-        for Attempt { shard, call } in self.keeper.due(now) {
+        for Attempt { shard, call, time_out } in self.keeper.due(now) {
             let store = Arc::clone(&self.store);
             self.flights.push(Box::pin(async move {
                 let sent = Instant::now();
@@ -27,7 +26,7 @@ impl Coordination {
                         Call::Create(lease) => store.create(lease).await,
                     }
                 };
-                let result = in_time(&*store, "write", timeout, write).await;
+                let result = in_time(&*store, "write", time_out, write).await;
                 (shard, sent, result.map_err(Arc::new))
             }));
         }

@@ -79,7 +79,7 @@ fn alone_at_the_tip_calls_are_two_hundred_milliseconds_apart() {
 }
 
 #[test]
-fn behind_the_tip_calls_follow_each_other_at_once() {
+fn incident_22_behind_the_tip_calls_follow_each_other_at_once() {
     let start = Instant::now();
     let mut pace = Pace::new(&PollingConfig::default(), start);
     for call in 0..CALLS_PER_SECOND as u32 {
