@@ -1,5 +1,8 @@
 //! The world of one run: a fleet of real schedulers, what happens to it, and what must be true in the end.
 
+mod application;
+mod steps;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -7,22 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use fastrand::Rng;
-use kcl_core::testing::{Fault, FaultRule, Part, STREAM, World as Fleet, WorldError};
-use kcl_core::{
-    Entropy, ErrorKind, InitialPosition, SchedulerBuilder, Settings, ShardOutcome, ShutdownReport,
-};
-use kcl_core::{ShardContext, TokioClock};
+use kcl_core::testing::{STREAM, World as Fleet, WorldError};
+use kcl_core::{Entropy, ErrorKind, InitialPosition, ShardOutcome, ShutdownReport};
 use kcl_lease_memory::MemoryLeaseStore;
-use kcl_local::kinesis::{Kinesis, NewRecord, ShardFilter};
-use kpl_aggregation::Aggregator;
+use kcl_local::kinesis::{Kinesis, ShardFilter};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::application::Application;
 use super::history::History;
 use super::judge::{Breach, Judge, Life, Promise, Terms};
-use super::plan::{Frozen, Plan, PlanError, Step, Wire, Wishes};
+use super::plan::{Plan, PlanError, Step, Wire, Wishes};
 use super::scenario::Scenario;
 use super::seat::{Cloud, Seat};
 use super::seed::Seed;
@@ -36,7 +35,6 @@ const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long workers may take to stop.
 const DEADLINE: Duration = Duration::from_secs(30);
-const KEYS: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
 
 /// Something on the agenda.
 #[derive(Debug)]
@@ -441,105 +439,6 @@ impl World {
         }
     }
 
-    async fn step(&mut self, step: Step) {
-        match step {
-            Step::Put { keys, most, padding } => self.put(keys, most, padding),
-            Step::Reshard => self.reshard(),
-            Step::ReshardAll => self.reshard_all(),
-            Step::Start => {
-                if self.fleet.workers().len() < self.plan.most_workers {
-                    let name = self.next_name();
-                    self.start(&name);
-                }
-            }
-            Step::Crash => {
-                if let Some(life) = self.spare() {
-                    self.crash(&life).await;
-                }
-            }
-            Step::Restart => {
-                if let Some(life) = self.anyone() {
-                    self.crash(&life).await;
-                    self.start(&life.worker);
-                }
-            }
-            Step::Stop => {
-                if let Some(life) = self.spare() {
-                    self.leave(&life);
-                }
-            }
-            Step::Stall(time) => {
-                if let Some(life) = self.anyone() {
-                    self.judge.say(format!("{life} is stalled for {time:?}"));
-                    self.must(|fleet| fleet.stall(&life.worker));
-                    self.at_end_of(time, Act::Wake(life));
-                }
-            }
-            Step::Freeze(part, time) => self.freeze(part, time),
-            Step::Befall(mishap, share) => {
-                if let Some(life) = self.anyone() {
-                    self.judge.say(format!("{life} suffers {mishap}, share {share:.3}"));
-                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
-                        seat.befall(mishap, share);
-                    }
-                }
-            }
-            Step::Calm => {
-                if let Some(life) = self.anyone() {
-                    self.judge.say(format!("{life} suffers nothing more"));
-                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
-                        seat.calm();
-                    }
-                }
-            }
-            Step::Deploy => {
-                for life in self.lives() {
-                    let name = self.next_name();
-                    self.start(&name);
-                    let after = MS * self.rng.u32(500..4_000);
-                    self.at_end_of(after, Act::Leave(life));
-                }
-            }
-            Step::Outage(time) => {
-                let mut number = 0;
-                for life in self.lives() {
-                    number += 1;
-                    if self.rng.bool() {
-                        self.crash(&life).await;
-                    } else {
-                        self.leave(&life);
-                    }
-                }
-                for _ in 0..number {
-                    let name = self.next_name();
-                    self.at_end_of(time, Act::Start(name));
-                }
-            }
-            Step::Pause(time) => {
-                if let Some(life) = self.anyone()
-                    && let Ok(handle) = self.fleet.handle(&life.worker)
-                {
-                    self.judge.say(format!("{life} is paused for {time:?}"));
-                    handle.pause(None).await;
-                    self.at_end_of(time, Act::Resume(life));
-                }
-            }
-            Step::ExpireIterators => {
-                self.judge.say("every shard iterator expires");
-                self.model(|kinesis| kinesis.expire_iterators(STREAM));
-            }
-            Step::NotSilent => {
-                let quite_new = self.plan.settings.lease_duration * 4 + SECOND * 15;
-                let silent = self.judge.unacknowledged_before(self.now().saturating_sub(quite_new));
-                if let Some(first) = silent.first() {
-                    let seen =
-                        format!("{} records are not processed after {quite_new:?}: {first} …", silent.len());
-                    self.judge.find(Promise::L3, seen);
-                }
-            }
-        }
-    }
-
     /// Puts something on the agenda for so much later, but not after the storm.
     fn at_end_of(&mut self, time: Duration, act: Act) {
         let at = (self.now() + time).min(self.plan.storm);
@@ -564,27 +463,6 @@ impl World {
             self.start(&name);
         }
         self.judge.say("faults are over");
-    }
-
-    fn freeze(&mut self, part: Frozen, time: Duration) {
-        let Some(life) = self.anyone() else { return };
-        let part = match part {
-            Frozen::Supervisor => Part::Supervisor,
-            Frozen::LeaseSide => Part::LeaseSide,
-            Frozen::Consumer => {
-                let Ok(handle) = self.fleet.handle(&life.worker) else { return };
-                let shards: Vec<_> = handle.snapshot().shards.into_keys().collect();
-                if shards.is_empty() {
-                    return;
-                }
-                let shard = shards[self.rng.usize(..shards.len())].clone();
-                self.judge.freezes(&life, &shard);
-                Part::Consumer(shard)
-            }
-        };
-        self.judge.say(format!("{life}: {part} is frozen for {time:?}"));
-        self.must(|fleet| fleet.freeze(&life.worker, part));
-        self.at_end_of(time, Act::Wake(life));
     }
 
     /// Those that run and are not leaving.
@@ -647,63 +525,6 @@ impl World {
         });
     }
 
-    /// Puts records of some keys: a few of each, plain or as one aggregate.
-    fn put(&mut self, keys: usize, most: u64, padding: usize) {
-        for _ in 0..keys {
-            let key = KEYS[self.rng.usize(..KEYS.len())];
-            let count = self.rng.u64(1..=most);
-            let aggregated = count > 1 && self.rng.bool();
-            let padding = if padding == 0 { 0 } else { self.rng.usize(..padding) };
-            let payloads = self.judge.put(key, count, aggregated);
-            let payloads = payloads.into_iter().map(|text| Bytes::from(format!("{text} {:padding$}", "")));
-            if aggregated {
-                let mut aggregator = Aggregator::new();
-                for payload in payloads {
-                    let full = aggregator.add(key, None, payload).expect("small records fit");
-                    assert!(full.is_none(), "a few small records do not fill an aggregate");
-                }
-                if let Some(record) = aggregator.finish() {
-                    self.model(|kinesis| kinesis.put_record(STREAM, NewRecord::new(key, record.data)));
-                }
-            } else {
-                for payload in payloads {
-                    self.model(|kinesis| kinesis.put_record(STREAM, NewRecord::new(key, payload)));
-                }
-            }
-        }
-    }
-
-    /// Splits a random open shard, or merges a random pair of neighbours.
-    fn reshard(&mut self) {
-        let mut open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists");
-        open.sort_by_key(|shard| shard.hash_key_range.start);
-        // More than a few shards would make runs slow and find nothing more.
-        if open.len() > 1 && (self.rng.bool() || open.len() > 12) {
-            let left = self.rng.usize(..open.len() - 1);
-            let pair = (&open[left].shard_id, &open[left + 1].shard_id);
-            self.judge.say(format!("{} and {} are merged", pair.0, pair.1));
-            self.model(|kinesis| kinesis.merge_shards(STREAM, pair.0, pair.1));
-        } else {
-            let shard = &open[self.rng.usize(..open.len())];
-            let range = &shard.hash_key_range;
-            if range.end - range.start > 2 {
-                let middle = range.start + (range.end - range.start) / 2 + 1;
-                self.judge.say(format!("{} is split", shard.shard_id));
-                self.model(|kinesis| kinesis.split_shard(STREAM, &shard.shard_id, middle));
-            }
-        }
-        self.judge.stream_changed();
-    }
-
-    fn reshard_all(&mut self) {
-        let open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists").len();
-        let target = if open > 6 || open > 1 && self.rng.bool() { open.div_ceil(2) } else { open * 2 };
-        let target = u32::try_from(target).unwrap_or(1);
-        self.judge.say(format!("the stream is to have {target} shards"));
-        self.model(|kinesis| kinesis.update_shard_count(STREAM, target));
-        self.judge.stream_changed();
-    }
-
     /// Does something with the model, which must succeed.
     fn model<T>(&self, call: impl FnOnce(&Kinesis) -> Result<T, kcl_local::error::ApiError>) {
         if let Err(error) = call(&self.kinesis) {
@@ -717,62 +538,4 @@ impl World {
             self.judge.find(Promise::B1, format!("the simulator is wrong: {error}"));
         }
     }
-}
-
-/// What each worker is built from.
-struct Application {
-    plan: Plan,
-    judge: Judge,
-    cloud: Cloud,
-    seats: Rc<RefCell<BTreeMap<String, Seat>>>,
-    entropy: Entropy,
-    manners: Manners,
-}
-
-impl Application {
-    /// Gives a new worker its place between the services and the judge.
-    fn seat(&self, name: &str, builder: SchedulerBuilder) -> SchedulerBuilder {
-        // 1 if the clock runs right, more if it is fast.
-        let rate = 1.0 + self.plan.drift * (2.0 * self.entropy.unit() - 1.0);
-        let settings = by_clock(&self.plan.settings, rate);
-        let life = self.judge.live(name, settings.lease_duration, settings.lease_safety_margin);
-        let (mut seat, builder) =
-            self.cloud.seat(&self.plan, life.clone(), &self.judge, &self.entropy, builder);
-        if !self.plan.store_latency.is_zero() {
-            let way = MS..self.plan.store_latency + MS * 2;
-            seat.rule(FaultRule::new(Fault::Delay { before: way.clone(), after: way }));
-        }
-        self.seats.borrow_mut().insert(name.to_owned(), seat);
-        let (manners, entropy) = (self.manners.clone(), self.entropy.fork());
-        builder
-            .initial_position(self.plan.initial)
-            .checkpoint_policy(self.plan.policy)
-            .clock(TokioClock::new(self.cloud.kinesis().clock().now()))
-            .settings(settings)
-            .processor(move |shard: &ShardContext| manners.processor(&life, shard, entropy.fork()))
-    }
-}
-
-/// The settings as a worker lives them whose clock runs at this rate: a duration it measures as ten seconds takes
-/// ten seconds divided by the rate. All waiting of the library that matters to leases comes from its settings, so this
-/// is a clock that is off.
-fn by_clock(settings: &Settings, rate: f64) -> Settings {
-    let mut scaled = settings.clone();
-    for duration in [
-        &mut scaled.lease_duration,
-        &mut scaled.lease_safety_margin,
-        &mut scaled.lease_scan_interval,
-        &mut scaled.shard_sync_interval,
-        &mut scaled.ended_lease_retention,
-        &mut scaled.parent_poll_interval,
-        &mut scaled.retry_initial,
-        &mut scaled.retry_max,
-        &mut scaled.callback_limit,
-        &mut scaled.stall_timeout,
-        &mut scaled.start_timeout,
-        &mut scaled.shutdown_deadline,
-    ] {
-        *duration = duration.div_f64(rate);
-    }
-    scaled
 }
