@@ -105,7 +105,7 @@ pub enum Event {
         /// What is wrong with it.
         reason: String,
     },
-    /// A consumer task ended although its lease is held; it is started again.
+    /// A consumer task panicked, or showed no sign of life and was dropped; it is started again if the lease is held.
     ConsumerRepaired {
         /// The shard.
         shard: ShardId,
