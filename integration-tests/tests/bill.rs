@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use integration_tests::fleet::{Fleet, STREAM};
 use kcl_core::CheckpointPolicy;
-use kcl_lease_memory::{Operation, Requests};
+use kcl_core::lease::{LeaseStore as _, StoreOperation, StoreUsage};
 use kcl_local::kinesis::{NewRecord, ShardFilter};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,17 +15,17 @@ const WRITES_PER_LEASE_MINUTE: f64 = 18.1;
 
 /// The requests of `minutes` minutes, in which `each_second` is called every second.
 async fn bill(fleet: &mut Fleet, minutes: u32, mut each_second: impl FnMut(&mut Fleet, u32)) -> [f64; 3] {
-    let before = fleet.store.requests();
+    let before = fleet.store.usage();
     for second in 0..minutes * 60 {
         each_second(fleet, second);
         fleet.run_for(SECOND).await;
     }
-    let after = fleet.store.requests();
-    let used = |count: fn(&Requests) -> u64| (count(&after) - count(&before)) as f64 / f64::from(minutes);
-    let writes = |requests: &Requests| {
-        [Operation::Create, Operation::Update, Operation::Delete].map(|kind| requests.of(kind)).iter().sum()
-    };
-    [used(writes), used(|requests| requests.of(Operation::List)), used(Requests::total)]
+    let after = fleet.store.usage();
+    let usage = after.since(&before);
+    let writes = |usage: &StoreUsage| StoreOperation::WRITES.map(|kind| usage.of(kind).requests).iter().sum();
+    let requests: [u64; 3] =
+        [writes(&usage), usage.of(StoreOperation::List).requests, usage.total().requests];
+    requests.map(|requests| requests as f64 / f64::from(minutes))
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@
 //!
 //! [`Scheduler`], [`SchedulerHandle`], [`Settings`]: to run it. [`RecordProcessor`], [`Checkpointer`],
 //! [`ErrorPolicy`]: to implement. [`source`]: where records come from. [`lease`]: the lease protocol and the
-//! [`LeaseStore`](lease::LeaseStore) trait. [`plan`]: the pure decisions. `testing` (feature `test-util`): whole
+//! [`LeaseStore`](lease::LeaseStore) trait. [`fleet`]: what workers tell each other. [`plan`]: the pure decisions. `testing` (feature `test-util`): whole
 //! fleets in virtual time, a stream in memory, a store with faults, a recording processor, the conformance suite for
 //! lease stores.
 //!
@@ -69,6 +69,7 @@ mod consumer;
 mod entropy;
 mod error;
 mod event;
+pub mod fleet;
 mod gate;
 pub mod lease;
 pub mod model;

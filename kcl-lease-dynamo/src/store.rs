@@ -8,8 +8,10 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{
-    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError, Write,
+    Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore, PageToken, Patch,
+    Prepared, StoreError, StoreUsage, Write,
 };
 use kcl_core::model::ShardId;
 
@@ -214,9 +216,13 @@ impl LeaseStore for DynamoLeaseStore {
         Ok(prepared)
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
         let call = self.call("Scan", &self.table);
-        let mut request = self.client.scan().table_name(&self.table).consistent_read(self.consistent_lists);
+        let mut request = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(self.consistent_lists || consistency == Consistency::Strong);
         if let Some(PageToken(last)) = page {
             request = request.exclusive_start_key(name::KEY, schema::key(&last));
         }
@@ -338,5 +344,21 @@ impl LeaseStore for DynamoLeaseStore {
         };
         let row = self.conflict(&call, shard, failed.item.clone()).await?;
         Ok(Write::Conflict(lease(&call, row)?))
+    }
+
+    async fn fleet_row(
+        &self,
+        _row: FleetRowKey,
+        _consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        Err(self.call("GetItem", &self.table).invalid("fleet rows are not stored yet".to_owned()))
+    }
+
+    async fn change_fleet(&self, _row: FleetRowKey, _change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        Err(self.call("UpdateItem", &self.table).invalid("fleet rows are not stored yet".to_owned()))
+    }
+
+    fn usage(&self) -> StoreUsage {
+        StoreUsage::default()
     }
 }

@@ -7,5 +7,4 @@
 mod rows;
 mod store;
 
-pub use rows::{Operation, Requests};
 pub use store::MemoryLeaseStore;

@@ -1,62 +1,8 @@
 use std::collections::BTreeMap;
 
-use kcl_core::lease::{Lease, StoreError, StoreErrorKind};
+use kcl_core::fleet::{FleetRow, FleetRowKey};
+use kcl_core::lease::{Lease, StoreError, StoreErrorKind, StoreOperation, StoreUsage};
 use kcl_core::model::ShardId;
-
-/// A call of the lease store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Operation {
-    /// `LeaseStore::prepare`.
-    Prepare,
-    /// `LeaseStore::list`; counts pages.
-    List,
-    /// `LeaseStore::get`.
-    Get,
-    /// `LeaseStore::create`.
-    Create,
-    /// `LeaseStore::update`.
-    Update,
-    /// `LeaseStore::delete`.
-    Delete,
-}
-
-impl Operation {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::List => "list",
-            Self::Get => "get",
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
-    }
-}
-
-/// How often each operation was called, whatever the outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requests {
-    counts: BTreeMap<Operation, u64>,
-}
-
-impl Requests {
-    /// How often `operation` was called.
-    #[must_use]
-    pub fn of(&self, operation: Operation) -> u64 {
-        self.counts.get(&operation).copied().unwrap_or_default()
-    }
-
-    /// How often any operation was called.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.counts.values().sum()
-    }
-
-    fn add(&mut self, operation: Operation) {
-        *self.counts.entry(operation).or_default() += 1;
-    }
-}
 
 /// What the map holds under a key.
 #[derive(Clone, Debug)]
@@ -64,28 +10,48 @@ pub(crate) enum Row {
     Lease(Box<Lease>),
     Unreadable(String),
     Foreign(String),
+    Fleet(FleetRow),
 }
 
 /// The rows and the counters, under one lock.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     pub(crate) rows: BTreeMap<ShardId, Row>,
-    pub(crate) requests: Requests,
+    pub(crate) usage: StoreUsage,
 }
 
 impl Rows {
-    pub(crate) fn count(&mut self, operation: Operation) {
-        self.requests.add(operation);
+    pub(crate) fn count(&mut self, operation: StoreOperation) {
+        self.usage.count(operation, 0.0, 0.0);
     }
 
     /// The lease under a key: nothing if there is no row or one of another kind.
-    pub(crate) fn lease(&self, operation: Operation, shard: &ShardId) -> Result<Option<&Lease>, StoreError> {
+    pub(crate) fn lease(
+        &self,
+        operation: StoreOperation,
+        shard: &ShardId,
+    ) -> Result<Option<&Lease>, StoreError> {
         match self.rows.get(shard) {
             Some(Row::Lease(lease)) => Ok(Some(lease)),
             Some(Row::Unreadable(reason)) => {
                 Err(invalid(operation, format!("the row cannot be read: key={shard} reason={reason}")))
             }
-            Some(Row::Foreign(_)) | None => Ok(None),
+            Some(Row::Foreign(_) | Row::Fleet(_)) | None => Ok(None),
+        }
+    }
+
+    /// The fleet row of this number; an error if its key is taken by a row of another kind.
+    pub(crate) fn fleet_row(
+        &self,
+        operation: StoreOperation,
+        row: FleetRowKey,
+    ) -> Result<Option<&FleetRow>, StoreError> {
+        match self.rows.get(&ShardId::from(row.to_string())) {
+            Some(Row::Fleet(row)) => Ok(Some(row)),
+            None => Ok(None),
+            Some(Row::Lease(_) | Row::Unreadable(_) | Row::Foreign(_)) => {
+                Err(invalid(operation, format!("the key is taken by a row of another kind: key={row}")))
+            }
         }
     }
 
@@ -94,6 +60,6 @@ impl Rows {
     }
 }
 
-pub(crate) fn invalid(operation: Operation, message: String) -> StoreError {
+pub(crate) fn invalid(operation: StoreOperation, message: String) -> StoreError {
     StoreError::new(StoreErrorKind::Invalid, operation.name(), "memory", message)
 }

@@ -4,20 +4,24 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{
-    Consistency, Expectation, ForeignRow, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared,
-    StoreError, UnreadableRow, Write,
+    Consistency, Expectation, FleetChange, FleetWrite, ForeignRow, Lease, LeasePage, LeaseStore, PageToken,
+    Patch, Prepared, StoreError, StoreOperation, StoreUsage, UnreadableRow, Write,
 };
 use kcl_core::model::ShardId;
 
-use crate::rows::{Operation, Requests, Row, Rows, invalid};
+use crate::rows::{Row, Rows, invalid};
+
+/// The `entityType` of fleet rows.
+const FLEET: &str = "FLEET";
 
 const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not zero");
 
 /// Lease rows in the memory of this process.
 ///
 /// # Clone
-/// Clones share the rows and the request counters.
+/// Clones share the rows and the counters of [`usage`](LeaseStore::usage).
 ///
 /// # Consistency
 /// Every call takes effect at once and whole: reads of either [`Consistency`] and listings see every write
@@ -65,19 +69,13 @@ impl MemoryLeaseStore {
         self
     }
 
-    /// How often each operation was called, through any clone.
-    #[must_use]
-    pub fn requests(&self) -> Requests {
-        self.lock().requests.clone()
-    }
-
     /// Every lease in the order of the keys. Not counted as a request.
     #[must_use]
     pub fn leases(&self) -> Vec<Lease> {
         let rows = self.lock();
         let lease = |row: &Row| match row {
             Row::Lease(lease) => Some((**lease).clone()),
-            Row::Unreadable(_) | Row::Foreign(_) => None,
+            Row::Unreadable(_) | Row::Foreign(_) | Row::Fleet(_) => None,
         };
         rows.rows.values().filter_map(lease).collect()
     }
@@ -107,7 +105,7 @@ impl MemoryLeaseStore {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counted(&self, operation: Operation) -> MutexGuard<'_, Rows> {
+    fn counted(&self, operation: StoreOperation) -> MutexGuard<'_, Rows> {
         let mut rows = self.lock();
         rows.count(operation);
         rows
@@ -123,12 +121,16 @@ impl fmt::Display for MemoryLeaseStore {
 #[async_trait]
 impl LeaseStore for MemoryLeaseStore {
     async fn prepare(&self) -> Result<Prepared, StoreError> {
-        drop(self.counted(Operation::Prepare));
+        drop(self.counted(StoreOperation::Prepare));
         Ok(Prepared::default())
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
-        let rows = self.counted(Operation::List);
+    async fn list(
+        &self,
+        page: Option<PageToken>,
+        _consistency: Consistency,
+    ) -> Result<LeasePage, StoreError> {
+        let rows = self.counted(StoreOperation::List);
         let begin = match page {
             Some(PageToken(last)) => Bound::Excluded(ShardId::from(last)),
             None => Bound::Unbounded,
@@ -148,6 +150,9 @@ impl LeaseStore for MemoryLeaseStore {
                         .foreign
                         .push(ForeignRow { key: key.to_string(), entity_type: entity_type.clone() });
                 }
+                Row::Fleet(_) => {
+                    listed.foreign.push(ForeignRow { key: key.to_string(), entity_type: FLEET.to_owned() });
+                }
             }
         }
         if rest.next().is_some() {
@@ -157,21 +162,18 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn get(&self, shard: &ShardId, _consistency: Consistency) -> Result<Option<Lease>, StoreError> {
-        let rows = self.counted(Operation::Get);
-        Ok(rows.lease(Operation::Get, shard)?.cloned())
+        let rows = self.counted(StoreOperation::Get);
+        Ok(rows.lease(StoreOperation::Get, shard)?.cloned())
     }
 
     async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
-        let mut rows = self.counted(Operation::Create);
-        if let Some(current) = rows.lease(Operation::Create, &lease.shard)? {
+        let mut rows = self.counted(StoreOperation::Create);
+        if let Some(current) = rows.lease(StoreOperation::Create, &lease.shard)? {
             return Ok(Write::Conflict(Some(current.clone())));
         }
-        if let Some(Row::Foreign(entity_type)) = rows.rows.get(&lease.shard) {
-            let message = format!(
-                "the key is taken by a row of another kind: key={} entity_type={entity_type}",
-                lease.shard
-            );
-            return Err(invalid(Operation::Create, message));
+        if let Some(Row::Foreign(_) | Row::Fleet(_)) = rows.rows.get(&lease.shard) {
+            let message = format!("the key is taken by a row of another kind: key={}", lease.shard);
+            return Err(invalid(StoreOperation::Create, message));
         }
         rows.put(lease.clone());
         Ok(Write::Applied(lease.clone()))
@@ -183,8 +185,8 @@ impl LeaseStore for MemoryLeaseStore {
         expect: &Expectation,
         patch: &Patch,
     ) -> Result<Write, StoreError> {
-        let mut rows = self.counted(Operation::Update);
-        let patched = match rows.lease(Operation::Update, shard)? {
+        let mut rows = self.counted(StoreOperation::Update);
+        let patched = match rows.lease(StoreOperation::Update, shard)? {
             Some(lease) if expect.holds_for(lease) => patch.apply_to(lease),
             other => return Ok(Write::Conflict(other.cloned())),
         };
@@ -193,12 +195,39 @@ impl LeaseStore for MemoryLeaseStore {
     }
 
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
-        let mut rows = self.counted(Operation::Delete);
-        let deleted = match rows.lease(Operation::Delete, shard)? {
+        let mut rows = self.counted(StoreOperation::Delete);
+        let deleted = match rows.lease(StoreOperation::Delete, shard)? {
             Some(lease) if expect.holds_for(lease) => lease.clone(),
             other => return Ok(Write::Conflict(other.cloned())),
         };
         rows.rows.remove(shard);
         Ok(Write::Applied(deleted))
+    }
+
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        _consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        let rows = self.counted(StoreOperation::FleetRow);
+        Ok(rows.fleet_row(StoreOperation::FleetRow, row)?.cloned())
+    }
+
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        let mut rows = self.counted(StoreOperation::ChangeFleet);
+        let current = rows.fleet_row(StoreOperation::ChangeFleet, row)?;
+        let Ok(changed) = change.apply_to(current) else {
+            return Ok(FleetWrite::Conflict(current.cloned()));
+        };
+        let key = ShardId::from(row.to_string());
+        match &changed {
+            Some(changed) => rows.rows.insert(key, Row::Fleet(changed.clone())),
+            None => rows.rows.remove(&key),
+        };
+        Ok(FleetWrite::Applied(changed))
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.lock().usage.clone()
     }
 }

@@ -11,7 +11,7 @@ use kcl_core::lease::{
 };
 use kcl_core::model::{Checkpoint, ShardId};
 use kcl_core::testing::{Fault, FaultRule, FaultyStore, StoreOperation};
-use kcl_lease_memory::{MemoryLeaseStore, Operation};
+use kcl_lease_memory::MemoryLeaseStore;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ async fn a_refused_write_is_not_applied() {
         assert!(store.remove(id));
     }
     assert_eq!(stored(&store, 0), 0);
-    assert_eq!(store.inner().requests().of(Operation::Update), 0);
+    assert_eq!(store.inner().usage().of(StoreOperation::Update).requests, 0);
     assert_eq!(store.calls(StoreOperation::Update), 3);
     assert_eq!(store.strikes(StoreOperation::Update), 3);
     assert_eq!(store.strikes(StoreOperation::Get), 0);
@@ -116,7 +116,7 @@ async fn a_call_hangs_for_its_time_and_does_nothing() {
     assert_eq!((begin.elapsed(), stored(&store, 0)), (30 * SECOND, 0));
     let _ = store.update(&key(1), &Expectation::default(), &set_counter(9)).await.unwrap();
     assert_eq!((begin.elapsed(), stored(&store, 1)), (30 * SECOND, 9));
-    store.list(None).await.unwrap();
+    store.list(None, Consistency::Eventual).await.unwrap();
     assert_eq!(begin.elapsed(), 30 * SECOND, "a listing is about no shard");
 }
 
@@ -144,7 +144,7 @@ async fn stale_reads_show_what_was_read_before_and_not_older() {
     let store = faulty();
     store.add(FaultRule::new(Fault::Stale(5 * SECOND)));
     let counters = || async {
-        let listed = store.list(None).await.unwrap().leases[0].counter;
+        let listed = store.list(None, Consistency::Eventual).await.unwrap().leases[0].counter;
         let eventual = store.get(&key(0), Consistency::Eventual).await.unwrap().unwrap().counter;
         (listed, eventual)
     };
@@ -168,7 +168,7 @@ async fn the_same_seed_strikes_the_same_calls() {
         let begin = Instant::now();
         let mut failed = Vec::new();
         for call in 0..200 {
-            if store.list(None).await.is_err() {
+            if store.list(None, Consistency::Eventual).await.is_err() {
                 failed.push(call);
             }
         }

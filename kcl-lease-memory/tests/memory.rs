@@ -5,10 +5,12 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use kcl_core::lease::{Consistency, Expectation, Lease, LeaseStore, PageToken, Patch, StoreErrorKind, Write};
+use kcl_core::lease::{
+    Consistency, Expectation, Lease, LeaseStore, PageToken, Patch, StoreErrorKind, StoreOperation, Write,
+};
 use kcl_core::model::{Checkpoint, ShardId};
 use kcl_core::testing::conformance;
-use kcl_lease_memory::{MemoryLeaseStore, Operation};
+use kcl_lease_memory::MemoryLeaseStore;
 
 fn store() -> MemoryLeaseStore {
     MemoryLeaseStore::new().with_page_size(NonZeroUsize::new(7).unwrap())
@@ -74,20 +76,20 @@ async fn clones_share_rows_and_counters() {
     assert_eq!(clone.get(&lease.shard, Consistency::Strong).await.unwrap(), Some(lease.clone()));
     let _ = clone.update(&lease.shard, &Expectation::default(), &Patch::default()).await.unwrap();
     let _ = clone.delete(&lease.shard, &Expectation::default()).await.unwrap();
-    clone.list(None).await.unwrap();
+    clone.list(None, Consistency::Eventual).await.unwrap();
     clone.prepare().await.unwrap();
-    let requests = store.requests();
+    let requests = store.usage();
     for operation in [
-        Operation::Prepare,
-        Operation::List,
-        Operation::Get,
-        Operation::Create,
-        Operation::Update,
-        Operation::Delete,
+        StoreOperation::Prepare,
+        StoreOperation::List,
+        StoreOperation::Get,
+        StoreOperation::Create,
+        StoreOperation::Update,
+        StoreOperation::Delete,
     ] {
-        assert_eq!(requests.of(operation), 1, "{operation:?}");
+        assert_eq!(requests.of(operation).requests, 1, "{operation:?}");
     }
-    assert_eq!(requests.total(), 6);
+    assert_eq!(requests.total().requests, 6);
 }
 
 #[tokio::test]
@@ -97,7 +99,7 @@ async fn rows_that_are_no_leases_are_reported_and_left_alone() {
     store.insert_foreign("Leader", "LEADER");
     store.insert_unreadable("z", "no leaseCounter");
 
-    let page = store.list(None).await.unwrap();
+    let page = store.list(None, Consistency::Eventual).await.unwrap();
     assert_eq!(page.leases, store.leases());
     assert_eq!((page.foreign[0].key.as_str(), page.foreign[0].entity_type.as_str()), ("Leader", "LEADER"));
     assert_eq!(
@@ -123,8 +125,8 @@ async fn rows_that_are_no_leases_are_reported_and_left_alone() {
         assert!(!error.may_have_applied());
         assert!(error.to_string().contains("no leaseCounter"), "{error}");
     }
-    assert_eq!(store.list(None).await.unwrap().foreign, page.foreign);
-    assert_eq!(store.list(None).await.unwrap().unreadable, page.unreadable);
+    assert_eq!(store.list(None, Consistency::Eventual).await.unwrap().foreign, page.foreign);
+    assert_eq!(store.list(None, Consistency::Eventual).await.unwrap().unreadable, page.unreadable);
     assert!(store.remove(&unreadable) && !store.remove(&unreadable));
 }
 
@@ -134,12 +136,12 @@ async fn a_page_can_begin_behind_a_row_that_is_gone() {
     for index in 0..20 {
         store.insert(Lease::new(format!("shardId-{index:012}").into(), Checkpoint::TrimHorizon));
     }
-    let first = store.list(None).await.unwrap();
+    let first = store.list(None, Consistency::Eventual).await.unwrap();
     let PageToken(last) = first.next.clone().unwrap();
     assert!(store.remove(&last.as_str().into()));
-    let second = store.list(first.next).await.unwrap();
+    let second = store.list(first.next, Consistency::Eventual).await.unwrap();
     assert_eq!((first.leases.len(), second.leases.len()), (7, 7));
     assert!(second.leases[0].shard.as_str() > last.as_str());
-    let third = store.list(second.next).await.unwrap();
+    let third = store.list(second.next, Consistency::Eventual).await.unwrap();
     assert_eq!((third.leases.len(), third.next), (6, None));
 }

@@ -7,9 +7,10 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
+use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{
-    Change, Consistency, Expectation, Lease, LeasePage, LeaseStore, OwnerExpectation, PageToken, Patch,
-    Prepared, StoreError, Write,
+    Change, Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore,
+    OwnerExpectation, PageToken, Patch, Prepared, StoreError, StoreUsage, Write,
 };
 use kcl_core::model::ShardId;
 use kcl_core::testing::conformance;
@@ -93,9 +94,9 @@ impl LeaseStore for Buggy {
         self.inner.prepare().await
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
         let is_first = page.is_none();
-        let mut listed = self.inner.list(page).await?;
+        let mut listed = self.inner.list(page, consistency).await?;
         match self.bug {
             Bug::PageBeginsOneLate if !is_first => drop(listed.leases.remove(0)),
             Bug::LastPageForgotten => listed.next = None,
@@ -153,6 +154,22 @@ impl LeaseStore for Buggy {
         let at_will = Expectation::default();
         let expect = if self.bug == Bug::DeleteAtWill { at_will } else { self.expect(expect) };
         self.inner.delete(shard, &expect).await
+    }
+
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        self.inner.fleet_row(row, consistency).await
+    }
+
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        self.inner.change_fleet(row, change).await
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.inner.usage()
     }
 }
 

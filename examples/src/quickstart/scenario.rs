@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
-use kcl_core::lease::{LeaseStore as _, LossReason};
+use kcl_core::lease::{Consistency, LeaseStore as _, LossReason};
 use kcl_core::model::Checkpoint;
 use kcl_core::{BoxError, Entropy, Event, Settings, ShardId, Snapshot};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -250,7 +250,7 @@ impl<'a> Scenario<'a> {
         let mut checkpoints = BTreeMap::new();
         let mut page = None;
         loop {
-            let listed = store.list(page).await?;
+            let listed = store.list(page, Consistency::Strong).await?;
             checkpoints.extend(listed.leases.into_iter().map(|lease| (lease.shard, lease.checkpoint)));
             page = listed.next;
             if page.is_none() {

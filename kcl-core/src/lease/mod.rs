@@ -6,6 +6,7 @@ pub(crate) mod keeper;
 mod observer;
 mod row;
 mod store;
+mod usage;
 pub mod verb;
 
 pub use error::{StoreError, StoreErrorKind};
@@ -16,6 +17,7 @@ pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, Rel
 pub use observer::LeaseObserver;
 pub use row::{AttemptToken, Lease, PendingCheckpoint};
 pub use store::{
-    Change, Consistency, Expectation, ForeignRow, LeasePage, LeaseStore, OwnerExpectation, OwnerSwitches,
-    PageToken, Patch, Prepared, UnreadableRow, Write,
+    Change, Consistency, Expectation, FleetChange, FleetRefused, FleetWrite, ForeignRow, LeasePage,
+    LeaseStore, OwnerExpectation, OwnerSwitches, PageToken, Patch, Prepared, UnreadableRow, Write,
 };
+pub use usage::{OperationUsage, StoreOperation, StoreUsage};

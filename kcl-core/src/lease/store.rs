@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{AttemptToken, Lease, PendingCheckpoint, StoreError};
+use super::{AttemptToken, Lease, PendingCheckpoint, StoreError, StoreUsage};
+use crate::fleet::{FleetEntry, FleetRow, FleetRowKey, MEMBERS_PER_ROW};
 use crate::model::{Checkpoint, HashKeyRange, ShardId, WorkerId};
 
 /// What a conditional write requires of the row. Everything that is set must hold; the row must exist.
@@ -154,6 +155,99 @@ pub enum Write {
     Conflict(Option<Lease>),
 }
 
+/// A conditional write on a fleet row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FleetChange {
+    /// Creates the row with no members, if there is none.
+    Create,
+    /// Adds the entry of a member, if it has none and fewer than [`MEMBERS_PER_ROW`] others have.
+    Join {
+        /// The member.
+        worker: WorkerId,
+        /// Its first entry.
+        entry: FleetEntry,
+    },
+    /// Replaces the entry of a member, if it has one with a smaller heartbeat. Also how a member leaves.
+    Beat {
+        /// The member.
+        worker: WorkerId,
+        /// Its entry from now on.
+        entry: FleetEntry,
+    },
+    /// Removes the entry of a member, if it has one with exactly this heartbeat.
+    Remove {
+        /// The member.
+        worker: WorkerId,
+        /// The heartbeat that stood still.
+        heartbeat: u64,
+    },
+    /// Raises the number of rows, if the row exists and says fewer or nothing.
+    Rows(u32),
+    /// Deletes the row, if it exists and has no members.
+    DeleteEmpty,
+}
+
+impl FleetChange {
+    /// What the change makes of `row`: the row afterwards, none if it is deleted; or `Err` if it is refused.
+    ///
+    /// # Errors
+    /// If the condition does not hold for `row`.
+    pub fn apply_to(&self, row: Option<&FleetRow>) -> Result<Option<FleetRow>, FleetRefused> {
+        let existing = row.ok_or(FleetRefused);
+        match self {
+            Self::Create if row.is_none() => Ok(Some(FleetRow::default())),
+            Self::Create => Err(FleetRefused),
+            Self::Join { worker, entry } => {
+                let mut row = existing?.clone();
+                if row.workers.len() >= MEMBERS_PER_ROW || row.workers.contains_key(worker) {
+                    return Err(FleetRefused);
+                }
+                row.workers.insert(worker.clone(), entry.clone());
+                Ok(Some(row))
+            }
+            Self::Beat { worker, entry } => {
+                let current = existing?.workers.get(worker).ok_or(FleetRefused)?;
+                if current.heartbeat >= entry.heartbeat {
+                    return Err(FleetRefused);
+                }
+                let mut row = existing?.clone();
+                row.workers.insert(worker.clone(), entry.clone());
+                Ok(Some(row))
+            }
+            Self::Remove { worker, heartbeat } => {
+                let mut row = existing?.clone();
+                let removed = row.workers.remove(worker).ok_or(FleetRefused)?;
+                if removed.heartbeat == *heartbeat { Ok(Some(row)) } else { Err(FleetRefused) }
+            }
+            Self::Rows(rows) => {
+                let mut row = existing?.clone();
+                if row.rows.is_some_and(|current| current >= *rows) {
+                    return Err(FleetRefused);
+                }
+                row.rows = Some(*rows);
+                Ok(Some(row))
+            }
+            Self::DeleteEmpty if existing?.workers.is_empty() => Ok(None),
+            Self::DeleteEmpty => Err(FleetRefused),
+        }
+    }
+}
+
+/// The condition of a [`FleetChange`] does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetRefused;
+
+/// The outcome of a [`FleetChange`] that was answered.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FleetWrite {
+    /// The condition held; this is the row afterwards, none if it was deleted.
+    Applied(Option<FleetRow>),
+    /// The condition did not hold and nothing was changed; this is the row, if there is one.
+    Conflict(Option<FleetRow>),
+}
+
 /// Which copy of the data a read may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
@@ -212,23 +306,24 @@ pub struct Prepared {
 /// Keeps lease rows. Dumb on purpose: the lease protocol is written once, over these primitives.
 ///
 /// # Contract
-/// - `create`, `update` and `delete` are conditional and linearizable per row. A condition that does not hold
-///   is [`Write::Conflict`], not an error, and carries the row as it is, if there is one.
+/// - `create`, `update`, `delete` and `change_fleet` are conditional and linearizable per row. A condition that does not hold
+///   is [`Write::Conflict`] or [`FleetWrite::Conflict`], not an error, and carries the row as it is, if there is one.
 /// - `update` changes only the attributes its [`Patch`] names. Attributes the store does not know survive.
 /// - An error whose [`StoreError::may_have_applied`] is true leaves open whether the write happened *or will
 ///   still happen*. Every other error guarantees that it did not and will not.
-/// - `list` returns one page a call; pages together contain every row that existed throughout. Rows may be
-///   as old as eventual consistency allows.
+/// - `list` returns one page a call; pages together contain every row that existed throughout. Read
+///   with [`Consistency::Eventual`], rows may be as old as that allows.
 /// - Every call ends within the store's own request time-out and is cancel-safe in the sense that dropping the
 ///   future leaves the store usable; a write dropped midway may or may not have been applied.
 /// - The store does not retry. Retries are the caller's.
+/// - Fleet rows are listed as foreign rows of the type `FLEET`.
 #[async_trait]
 pub trait LeaseStore: Debug + Display + Send + Sync + 'static {
     /// Creates or checks what the store needs (for example its table). Idempotent.
     async fn prepare(&self) -> Result<Prepared, StoreError>;
 
     /// Returns the page that begins at `page`, or the first.
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError>;
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError>;
 
     /// Returns one lease, or nothing if there is no such row.
     async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError>;
@@ -242,6 +337,19 @@ pub trait LeaseStore: Debug + Display + Send + Sync + 'static {
 
     /// Deletes the row if it exists and meets `expect`.
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError>;
+
+    /// Returns one fleet row, or nothing if there is none.
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError>;
+
+    /// Changes a fleet row as [`FleetChange::apply_to`] says, or leaves it as it is.
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError>;
+
+    /// What this store, and those that count together with it, have counted since they were made.
+    fn usage(&self) -> StoreUsage;
 }
 
 macro_rules! forward {
@@ -253,8 +361,12 @@ macro_rules! forward {
                 (**self).prepare().await
             }
 
-            async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
-                (**self).list(page).await
+            async fn list(
+                &self,
+                page: Option<PageToken>,
+                consistency: Consistency,
+            ) -> Result<LeasePage, StoreError> {
+                (**self).list(page, consistency).await
             }
 
             async fn get(
@@ -280,6 +392,26 @@ macro_rules! forward {
 
             async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
                 (**self).delete(shard, expect).await
+            }
+
+            async fn fleet_row(
+                &self,
+                row: FleetRowKey,
+                consistency: Consistency,
+            ) -> Result<Option<FleetRow>, StoreError> {
+                (**self).fleet_row(row, consistency).await
+            }
+
+            async fn change_fleet(
+                &self,
+                row: FleetRowKey,
+                change: &FleetChange,
+            ) -> Result<FleetWrite, StoreError> {
+                (**self).change_fleet(row, change).await
+            }
+
+            fn usage(&self) -> StoreUsage {
+                (**self).usage()
             }
         }
     };

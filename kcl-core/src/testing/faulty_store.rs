@@ -10,44 +10,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::Entropy;
+use crate::fleet::{FleetRow, FleetRowKey};
 use crate::lease::{
-    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError,
-    StoreErrorKind, Write,
+    Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore, PageToken, Patch,
+    Prepared, StoreError, StoreErrorKind, StoreOperation, StoreUsage, Write,
 };
 use crate::model::ShardId;
-
-/// A call of a lease store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StoreOperation {
-    /// [`LeaseStore::prepare`].
-    Prepare,
-    /// [`LeaseStore::list`]; every page is a call.
-    List,
-    /// [`LeaseStore::get`].
-    Get,
-    /// [`LeaseStore::create`].
-    Create,
-    /// [`LeaseStore::update`].
-    Update,
-    /// [`LeaseStore::delete`].
-    Delete,
-}
-
-impl StoreOperation {
-    /// The three conditional writes.
-    pub const WRITES: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::List => "list",
-            Self::Get => "get",
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-        }
-    }
-}
 
 /// What goes wrong with a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +70,7 @@ impl FaultRule {
         self
     }
 
-    /// Only calls about these shards; `prepare` and `list` are about none.
+    /// Only calls about these shards; `prepare`, `list` and calls about fleet rows are about none.
     #[must_use]
     pub fn shards(mut self, shards: impl IntoIterator<Item = ShardId>) -> Self {
         self.shards = Some(shards.into_iter().collect());
@@ -180,6 +148,7 @@ struct Faults {
     strikes: BTreeMap<StoreOperation, u64>,
     pages: BTreeMap<Option<String>, (Instant, LeasePage)>,
     rows: BTreeMap<ShardId, (Instant, Option<Lease>)>,
+    fleet_rows: BTreeMap<FleetRowKey, (Instant, Option<FleetRow>)>,
 }
 
 /// What was decided about one call.
@@ -257,6 +226,7 @@ impl<S: LeaseStore> FaultyStore<S> {
             strikes: BTreeMap::new(),
             pages: BTreeMap::new(),
             rows: BTreeMap::new(),
+            fleet_rows: BTreeMap::new(),
         };
         Self { inner: Arc::new(inner), faults: Arc::new(Mutex::new(faults)), late: TaskTracker::new() }
     }
@@ -357,13 +327,13 @@ impl<S: LeaseStore> FaultyStore<S> {
         answer
     }
 
-    async fn meet_write(
+    async fn meet_write<T: Send + 'static>(
         &self,
         operation: StoreOperation,
-        shard: &ShardId,
-        write: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
-    ) -> Result<Write, StoreError> {
-        let Fate { before, after, end } = self.lock().decide(operation, Some(shard));
+        shard: Option<&ShardId>,
+        write: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Fate { before, after, end } = self.lock().decide(operation, shard);
         let answer = match end {
             Some(End::Refuse(kind)) => {
                 pause(before).await;
@@ -391,11 +361,11 @@ impl<S: LeaseStore> FaultyStore<S> {
     }
 
     /// Sends a write on its way, which it goes whether or not the answer is waited for.
-    fn send(
+    fn send<T: Send + 'static>(
         &self,
         before: Duration,
-        write: impl Future<Output = Result<Write, StoreError>> + Send + 'static,
-    ) -> impl Future<Output = Result<Write, StoreError>> + Send {
+        write: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
         let (answer, answered) = oneshot::channel();
         self.late.spawn(async move {
             pause(before).await;
@@ -425,11 +395,14 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
         self.meet(StoreOperation::Prepare, None, |_, _| None, self.inner.prepare()).await
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
         let token = page.as_ref().map(|PageToken(text)| text.clone());
-        let stale = |faults: &Faults, age| recent(faults.pages.get(&token), age);
+        let stale = |faults: &Faults, age| match consistency {
+            Consistency::Strong => None,
+            Consistency::Eventual => recent(faults.pages.get(&token), age),
+        };
         let call = async {
-            let listed = self.inner.list(page).await?;
+            let listed = self.inner.list(page, consistency).await?;
             let mut faults = self.lock();
             if faults.remembers() {
                 faults.pages.insert(token.clone(), (Instant::now(), listed.clone()));
@@ -458,7 +431,7 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
     async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), lease.clone());
         let write = async move { inner.create(&owned).await };
-        self.meet_write(StoreOperation::Create, &lease.shard, write).await
+        self.meet_write(StoreOperation::Create, Some(&lease.shard), write).await
     }
 
     async fn update(
@@ -469,12 +442,42 @@ impl<S: LeaseStore> LeaseStore for FaultyStore<S> {
     ) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone(), patch.clone()));
         let write = async move { inner.update(&owned.0, &owned.1, &owned.2).await };
-        self.meet_write(StoreOperation::Update, shard, write).await
+        self.meet_write(StoreOperation::Update, Some(shard), write).await
     }
 
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
         let (inner, owned) = (Arc::clone(&self.inner), (shard.clone(), expect.clone()));
         let write = async move { inner.delete(&owned.0, &owned.1).await };
-        self.meet_write(StoreOperation::Delete, shard, write).await
+        self.meet_write(StoreOperation::Delete, Some(shard), write).await
+    }
+
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        let stale = |faults: &Faults, age| match consistency {
+            Consistency::Strong => None,
+            Consistency::Eventual => recent(faults.fleet_rows.get(&row), age),
+        };
+        let call = async {
+            let read = self.inner.fleet_row(row, consistency).await?;
+            let mut faults = self.lock();
+            if faults.remembers() {
+                faults.fleet_rows.insert(row, (Instant::now(), read.clone()));
+            }
+            Ok(read)
+        };
+        self.meet(StoreOperation::FleetRow, None, stale, call).await
+    }
+
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        let (inner, change) = (Arc::clone(&self.inner), change.clone());
+        let write = async move { inner.change_fleet(row, &change).await };
+        self.meet_write(StoreOperation::ChangeFleet, None, write).await
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.inner.usage()
     }
 }

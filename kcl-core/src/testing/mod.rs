@@ -8,10 +8,11 @@ mod stream;
 mod world;
 
 pub use crate::gate::{Gate, Part};
+pub use crate::lease::StoreOperation;
 pub use crate::lease_store_conformance;
 #[cfg(feature = "plants")]
 pub use crate::plant::{Plant, plant};
-pub use faulty_store::{Fault, FaultId, FaultRule, FaultyStore, StoreOperation};
+pub use faulty_store::{Fault, FaultId, FaultRule, FaultyStore};
 pub use mishap::{Mishap, UnknownMishap};
 pub use recorder::{Action, Call, CallOutcome, Recorder, Rule};
 pub use stream::{MemoryStream, StreamCall};

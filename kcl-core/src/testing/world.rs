@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{FaultyStore, Gate, MemoryStream, Mishap, Part};
 use crate::entropy::Entropy;
 use crate::error::{BoxError, Error};
-use crate::lease::{Lease, LeaseStore, PageToken};
+use crate::lease::{Consistency, Lease, LeaseStore, PageToken};
 use crate::model::{ShardId, WorkerId};
 use crate::scheduler::{LeaseRuntime, Scheduler, SchedulerBuilder, SchedulerHandle, ShutdownReport};
 use crate::source::StreamSource;
@@ -467,7 +467,7 @@ impl World {
     pub async fn leases(&self) -> Result<BTreeMap<ShardId, Lease>, crate::lease::StoreError> {
         let (mut leases, mut token) = (BTreeMap::new(), None::<PageToken>);
         loop {
-            let page = self.store.list(token).await?;
+            let page = self.store.list(token, Consistency::Eventual).await?;
             leases.extend(page.leases.into_iter().map(|lease| (lease.shard.clone(), lease)));
             token = page.next;
             if token.is_none() {

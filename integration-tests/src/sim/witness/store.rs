@@ -4,8 +4,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 use kcl_core::ShardId;
+use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{
-    Consistency, Expectation, Lease, LeasePage, LeaseStore, PageToken, Patch, Prepared, StoreError, Write,
+    Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore, PageToken, Patch,
+    Prepared, StoreError, StoreUsage, Write,
 };
 
 use crate::sim::judge::{Judge, Landing, Life};
@@ -55,8 +57,8 @@ impl<S: LeaseStore> LeaseStore for Landed<S> {
         self.inner.prepare().await
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
-        let answer = self.inner.list(page).await?;
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
+        let answer = self.inner.list(page, consistency).await?;
         if !self.at_once {
             answer.leases.iter().for_each(|row| self.judge.shown(row));
         }
@@ -93,6 +95,22 @@ impl<S: LeaseStore> LeaseStore for Landed<S> {
         self.tell(Landing::Delete(expect), &answer);
         answer
     }
+
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        self.inner.fleet_row(row, consistency).await
+    }
+
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        self.inner.change_fleet(row, change).await
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.inner.usage()
+    }
 }
 
 /// A store whose calls the judge sees as they are made.
@@ -128,9 +146,9 @@ impl<S: LeaseStore> LeaseStore for Asked<S> {
         self.inner.prepare().await
     }
 
-    async fn list(&self, page: Option<PageToken>) -> Result<LeasePage, StoreError> {
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
         self.tell("list");
-        self.inner.list(page).await
+        self.inner.list(page, consistency).await
     }
 
     async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
@@ -156,5 +174,23 @@ impl<S: LeaseStore> LeaseStore for Asked<S> {
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
         self.tell("delete");
         self.inner.delete(shard, expect).await
+    }
+
+    async fn fleet_row(
+        &self,
+        row: FleetRowKey,
+        consistency: Consistency,
+    ) -> Result<Option<FleetRow>, StoreError> {
+        self.tell("fleet row");
+        self.inner.fleet_row(row, consistency).await
+    }
+
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        self.tell("change fleet");
+        self.inner.change_fleet(row, change).await
+    }
+
+    fn usage(&self) -> StoreUsage {
+        self.inner.usage()
     }
 }

@@ -25,8 +25,8 @@ use crate::error::Chain;
 use crate::event::EventSender;
 use crate::lease::keeper::{Keeper, KeeperSettings};
 use crate::lease::{
-    Command, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, Prepared, StoreError,
-    StoreErrorKind, Write,
+    Command, Consistency, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, Prepared,
+    StoreError, StoreErrorKind, Write,
 };
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
 use crate::retry::Backoff;
@@ -330,10 +330,10 @@ impl Coordination {
 
     async fn list_all(&mut self) -> Result<(), StoreError> {
         self.scan = Some(Scan::default());
-        let mut page = self.store.list(None).await?;
+        let mut page = self.store.list(None, Consistency::Eventual).await?;
         loop {
             match self.take_page(page, Instant::now()) {
-                Some(token) => page = self.store.list(Some(token)).await?,
+                Some(token) => page = self.store.list(Some(token), Consistency::Eventual).await?,
                 None => return Ok(()),
             }
         }

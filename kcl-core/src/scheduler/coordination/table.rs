@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{Coordination, Scan, TableView, in_time};
 use crate::error::Chain;
 use crate::event::Event;
-use crate::lease::{Lease, LeasePage, PageToken, StoreError};
+use crate::lease::{Consistency, Lease, LeasePage, PageToken, StoreError};
 use crate::model::ShardId;
 use crate::plan;
 
@@ -37,7 +37,9 @@ impl Coordination {
     pub(super) fn request_page(&mut self, token: Option<PageToken>) {
         let store = Arc::clone(&self.store);
         let timeout = self.settings.lease_duration / 2;
-        self.page = Some(Box::pin(async move { in_time(&*store, "list", timeout, store.list(token)).await }));
+        self.page = Some(Box::pin(async move {
+            in_time(&*store, "list", timeout, store.list(token, Consistency::Eventual)).await
+        }));
     }
 
     /// The table, with the rows of held leases as last confirmed.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::create::full_lease;
 use super::{Store, answered, any, create, delete, list, read, set_up, shard};
-use crate::lease::{Lease, LeasePage, Write};
+use crate::lease::{Consistency, Lease, LeasePage, Write};
 use crate::model::{Checkpoint, ShardId};
 
 /// How many rows do not fit on one page.
@@ -62,7 +62,7 @@ pub async fn a_listing_keeps_its_rows_while_others_come_and_go(store: Store) {
     let mut next = None;
     let mut pages = 0;
     loop {
-        let page = answered(store.list(next)).await;
+        let page = answered(store.list(next, Consistency::Eventual)).await;
         pages += 1;
         let last = page.leases.iter().rev().map(|lease| &lease.shard).find(|key| passing.contains(*key));
         if let Some(last) = last.cloned() {

@@ -196,7 +196,7 @@ async fn list(store: &Store) -> Vec<LeasePage> {
     let mut pages = Vec::new();
     let mut next = None;
     loop {
-        let page = answered(store.list(next)).await;
+        let page = answered(store.list(next, Consistency::Eventual)).await;
         next = page.next.clone();
         pages.push(page);
         if next.is_none() {
