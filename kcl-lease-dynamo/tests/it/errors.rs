@@ -86,7 +86,7 @@ async fn error_answers_are_told_apart_by_their_code() {
             store.create(&lease()).await.unwrap_err(),
             store.delete(&shard, &any).await.unwrap_err(),
             store.get(&shard, Consistency::Strong).await.unwrap_err(),
-            store.list(None, kcl_core::lease::Consistency::Eventual).await.unwrap_err(),
+            store.list(None, Consistency::Eventual).await.unwrap_err(),
         ] {
             assert_eq!((error.kind(), error.may_have_applied()), (kind, may_have_applied), "{code}: {error}");
             let message = error.to_string();

@@ -107,7 +107,7 @@ async fn rows_of_other_kinds_are_reported_and_never_written() {
     let lease = Lease::new("shardId-000000000001".into(), Checkpoint::TrimHorizon);
     let _ = store.create(&lease).await.unwrap();
 
-    let page = store.list(None, kcl_core::lease::Consistency::Eventual).await.unwrap();
+    let page = store.list(None, Consistency::Eventual).await.unwrap();
     assert_eq!(page.leases, [lease]);
     let kinds: BTreeSet<_> = page.foreign.iter().map(|row| row.entity_type.as_str()).collect();
     assert_eq!(kinds, ["SOMETHING_NEW", "WORKER_METRIC_STATS"].into());
@@ -142,7 +142,7 @@ async fn rows_that_cannot_be_read_are_reported_and_left_alone() {
     let good = Lease::new("shardId-000000000001".into(), Checkpoint::TrimHorizon);
     let _ = store.create(&good).await.unwrap();
 
-    let page = store.list(None, kcl_core::lease::Consistency::Eventual).await.unwrap();
+    let page = store.list(None, Consistency::Eventual).await.unwrap();
     assert_eq!(page.leases, [good]);
     assert_eq!(page.unreadable[0].key, "shardId-000000000009");
     assert!(page.unreadable[0].reason.contains("ownerSwitchesSinceCheckpoint"), "{:?}", page.unreadable);
