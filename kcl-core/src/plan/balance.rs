@@ -467,7 +467,7 @@ fn introduction<'a>(
 
 /// A number that is the same everywhere for the same worker and shard, and unlike that of any other pair: the
 /// order by which workers choose among shards (FNV-1a, then mixed so that every bit depends on every byte).
-fn affinity(worker: &WorkerId, shard: &ShardId) -> u64 {
+pub(super) fn affinity(worker: &WorkerId, shard: &ShardId) -> u64 {
     let bytes = worker.as_str().bytes().chain([0]).chain(shard.as_str().bytes());
     let mut hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)

@@ -8,6 +8,7 @@ mod cleanup;
 mod guard;
 mod leader;
 mod lineage;
+mod placement;
 mod sync;
 #[cfg(test)]
 mod world;
@@ -17,6 +18,10 @@ pub use cleanup::{CleanupInput, CleanupPlan, DeleteReason, Deletion, TrimmedLeas
 pub use guard::{Refusal, RefusalReason, check_table, choices};
 pub use leader::{elect_leader, is_leader};
 pub use lineage::{Lineage, ParentsDone, ShardGraph, WaitReason, WaitingParent, parents_done};
+pub use placement::{
+    Holder, Placement, PlacementAction, PlacementDecision, PlacementInput, PlacementLease, PlacementMember,
+    PlacementReason, PlacementStrategy, Share, plan_placement,
+};
 pub use sync::{CreateReason, PlannedLease, SyncInput, SyncPlan, SyncProblem, child_leases, plan_sync};
 
 use crate::model::HashKeyRange;
