@@ -28,8 +28,10 @@
 mod classify;
 mod client;
 mod expr;
+mod fleet;
 #[cfg(test)]
 mod fuzz;
+mod meter;
 mod probe;
 mod schema;
 mod settings;

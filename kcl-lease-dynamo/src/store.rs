@@ -1,5 +1,6 @@
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,17 +8,18 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{
     Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore, PageToken, Patch,
-    Prepared, StoreError, StoreUsage, Write,
+    Prepared, StoreError, StoreOperation, StoreUsage, Write,
 };
 use kcl_core::model::ShardId;
 
 use crate::classify::Call;
 use crate::client::{self, Witness};
 use crate::expr::Expression;
+use crate::meter::Meter;
 use crate::schema::{self, Item, Row, name};
 use crate::settings::TableMode;
 
@@ -41,7 +43,7 @@ const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// as unreadable; reading it, and writes that meet it, fail with [`StoreErrorKind::Invalid`].
 ///
 /// # Clone
-/// Clones use the same table and the same connections.
+/// Clones use the same table and the same connections, and count together.
 ///
 /// [`StoreErrorKind::Invalid`]: kcl_core::lease::StoreErrorKind::Invalid
 #[derive(Clone, Debug)]
@@ -51,6 +53,7 @@ pub struct DynamoLeaseStore {
     pub(crate) table_mode: TableMode,
     pub(crate) request_timeout: Duration,
     pub(crate) legacy_table: Option<String>,
+    pub(crate) meter: Meter,
     consistent_lists: bool,
     page_size: Option<NonZeroU32>,
 }
@@ -68,6 +71,7 @@ impl DynamoLeaseStore {
             table,
             table_mode: TableMode::default(),
             request_timeout: DEFAULT_REQUEST_TIMEOUT,
+            meter: Meter::default(),
             consistent_lists: false,
             page_size: None,
         }
@@ -157,9 +161,12 @@ impl DynamoLeaseStore {
             .table_name(&self.table)
             .key(name::KEY, schema::key(shard.as_str()))
             .consistent_read(consistent)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
-        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        let answer = request.send().await;
+        self.count_read(StoreOperation::Get, answer.as_ref().ok().and_then(|a| a.consumed_capacity()));
+        let answer = answer.map_err(|error| call.failed(error))?;
         Ok(answer.item.as_ref().map(schema::read))
     }
 }
@@ -230,11 +237,13 @@ impl LeaseStore for DynamoLeaseStore {
             request = request.limit(i32::try_from(rows.get()).unwrap_or(i32::MAX));
         }
         let answer = request
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone())
             .send()
-            .await
-            .map_err(|error| call.failed(error))?;
+            .await;
+        self.count_read(StoreOperation::List, answer.as_ref().ok().and_then(|a| a.consumed_capacity()));
+        let answer = answer.map_err(|error| call.failed(error))?;
 
         let mut listed = LeasePage::default();
         for item in answer.items() {
@@ -269,15 +278,21 @@ impl LeaseStore for DynamoLeaseStore {
             .condition_expression(expression.condition())
             .set_expression_attribute_names(Some(expression.names()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
         let error = match request.send().await {
-            Ok(_) => return Ok(Write::Applied(new.clone())),
+            Ok(answer) => {
+                self.count_write(StoreOperation::Create, answer.consumed_capacity());
+                return Ok(Write::Applied(new.clone()));
+            }
             Err(error) => error,
         };
         let Some(PutItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            self.count_write(StoreOperation::Create, None);
             return Err(call.failed(error));
         };
+        self.count_refused(StoreOperation::Create, failed.item());
         let row = self.conflict(&call, &new.shard, failed.item.clone()).await?;
         if let Some(Row::Foreign(row)) = &row {
             return Err(call.invalid(format!(
@@ -307,15 +322,21 @@ impl LeaseStore for DynamoLeaseStore {
             .set_expression_attribute_values(expression.values())
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
         let error = match request.send().await {
-            Ok(answer) => return written(&call, answer.attributes),
+            Ok(answer) => {
+                self.count_write(StoreOperation::Update, answer.consumed_capacity());
+                return written(&call, answer.attributes);
+            }
             Err(error) => error,
         };
         let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            self.count_write(StoreOperation::Update, None);
             return Err(call.failed(error));
         };
+        self.count_refused(StoreOperation::Update, failed.item());
         let row = self.conflict(&call, shard, failed.item.clone()).await?;
         Ok(Write::Conflict(lease(&call, row)?))
     }
@@ -333,32 +354,40 @@ impl LeaseStore for DynamoLeaseStore {
             .set_expression_attribute_values(expression.values())
             .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
         let error = match request.send().await {
-            Ok(answer) => return written(&call, answer.attributes),
+            Ok(answer) => {
+                self.count_write(StoreOperation::Delete, answer.consumed_capacity());
+                return written(&call, answer.attributes);
+            }
             Err(error) => error,
         };
         let Some(DeleteItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
+            self.count_write(StoreOperation::Delete, None);
             return Err(call.failed(error));
         };
+        self.count_refused(StoreOperation::Delete, failed.item());
         let row = self.conflict(&call, shard, failed.item.clone()).await?;
         Ok(Write::Conflict(lease(&call, row)?))
     }
 
     async fn fleet_row(
         &self,
-        _row: FleetRowKey,
-        _consistency: Consistency,
+        row: FleetRowKey,
+        consistency: Consistency,
     ) -> Result<Option<FleetRow>, StoreError> {
-        Err(self.call("GetItem", &self.table).invalid("fleet rows are not stored yet".to_owned()))
+        self.read_fleet_row(StoreOperation::FleetRow, row, consistency == Consistency::Strong).await
     }
 
-    async fn change_fleet(&self, _row: FleetRowKey, _change: &FleetChange) -> Result<FleetWrite, StoreError> {
-        Err(self.call("UpdateItem", &self.table).invalid("fleet rows are not stored yet".to_owned()))
+    async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
+        self.write_fleet_row(row, change).await
     }
 
+    /// Units are those the service says were consumed; those of a refused write are computed from the size of the row
+    /// it met. A request without an answer counts as a request and no units.
     fn usage(&self) -> StoreUsage {
-        StoreUsage::default()
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

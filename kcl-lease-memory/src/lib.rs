@@ -5,6 +5,7 @@
 //! share it: clones keep the same rows. Workers of different processes cannot.
 
 mod rows;
+mod size;
 mod store;
 
 pub use store::MemoryLeaseStore;

@@ -4,6 +4,8 @@ use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{Lease, StoreError, StoreErrorKind, StoreOperation, StoreUsage};
 use kcl_core::model::ShardId;
 
+use crate::size::{read_units, row_bytes, write_units};
+
 /// What the map holds under a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Row {
@@ -21,8 +23,21 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub(crate) fn count(&mut self, operation: StoreOperation) {
-        self.usage.count(operation, 0.0, 0.0);
+    /// Counts a read of one row.
+    pub(crate) fn count_read(&mut self, operation: StoreOperation, key: &ShardId, strong: bool) {
+        let bytes = self.bytes(key);
+        self.usage.count(operation, read_units(bytes, strong), 0.0);
+    }
+
+    /// Counts a write on one row that had this size before it.
+    pub(crate) fn count_write(&mut self, operation: StoreOperation, key: &ShardId, before: usize) {
+        let after = self.bytes(key);
+        self.usage.count(operation, 0.0, write_units(before, after));
+    }
+
+    /// The size of a row, none if there is no such row.
+    pub(crate) fn bytes(&self, key: &ShardId) -> usize {
+        self.rows.get(key).map_or(0, |row| row_bytes(key.as_str(), row))
     }
 
     /// The lease under a key: nothing if there is no row or one of another kind.

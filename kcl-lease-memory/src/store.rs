@@ -12,6 +12,7 @@ use kcl_core::lease::{
 use kcl_core::model::ShardId;
 
 use crate::rows::{Row, Rows, invalid};
+use crate::size::{read_units, row_bytes};
 
 /// The `entityType` of fleet rows.
 const FLEET: &str = "FLEET";
@@ -105,10 +106,18 @@ impl MemoryLeaseStore {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counted(&self, operation: StoreOperation) -> MutexGuard<'_, Rows> {
+    /// Does something to a row and counts it as a write.
+    fn write<T>(
+        &self,
+        operation: StoreOperation,
+        key: &ShardId,
+        write: impl FnOnce(&mut Rows) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut rows = self.lock();
-        rows.count(operation);
-        rows
+        let before = rows.bytes(key);
+        let result = write(&mut rows);
+        rows.count_write(operation, key, before);
+        result
     }
 }
 
@@ -121,16 +130,12 @@ impl fmt::Display for MemoryLeaseStore {
 #[async_trait]
 impl LeaseStore for MemoryLeaseStore {
     async fn prepare(&self) -> Result<Prepared, StoreError> {
-        drop(self.counted(StoreOperation::Prepare));
+        self.lock().usage.count(StoreOperation::Prepare, 0.0, 0.0);
         Ok(Prepared::default())
     }
 
-    async fn list(
-        &self,
-        page: Option<PageToken>,
-        _consistency: Consistency,
-    ) -> Result<LeasePage, StoreError> {
-        let rows = self.counted(StoreOperation::List);
+    async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
+        let mut rows = self.lock();
         let begin = match page {
             Some(PageToken(last)) => Bound::Excluded(ShardId::from(last)),
             None => Bound::Unbounded,
@@ -138,45 +143,46 @@ impl LeaseStore for MemoryLeaseStore {
         let mut rest = rows.rows.range((begin, Bound::Unbounded));
         let mut listed = LeasePage::default();
         let mut last = None;
+        let mut bytes = 0;
         for (key, row) in rest.by_ref().take(self.page_size.get()) {
             last = Some(key);
+            bytes += row_bytes(key.as_str(), row);
+            let foreign = |kind: &str| ForeignRow { key: key.to_string(), entity_type: kind.to_owned() };
             match row {
                 Row::Lease(lease) => listed.leases.push((**lease).clone()),
                 Row::Unreadable(reason) => {
                     listed.unreadable.push(UnreadableRow { key: key.to_string(), reason: reason.clone() });
                 }
-                Row::Foreign(entity_type) => {
-                    listed
-                        .foreign
-                        .push(ForeignRow { key: key.to_string(), entity_type: entity_type.clone() });
-                }
-                Row::Fleet(_) => {
-                    listed.foreign.push(ForeignRow { key: key.to_string(), entity_type: FLEET.to_owned() });
-                }
+                Row::Foreign(entity_type) => listed.foreign.push(foreign(entity_type)),
+                Row::Fleet(_) => listed.foreign.push(foreign(FLEET)),
             }
         }
         if rest.next().is_some() {
             listed.next = last.map(|key| PageToken(key.to_string()));
         }
+        let units = read_units(bytes, consistency == Consistency::Strong);
+        rows.usage.count(StoreOperation::List, units, 0.0);
         Ok(listed)
     }
 
-    async fn get(&self, shard: &ShardId, _consistency: Consistency) -> Result<Option<Lease>, StoreError> {
-        let rows = self.counted(StoreOperation::Get);
+    async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
+        let mut rows = self.lock();
+        rows.count_read(StoreOperation::Get, shard, consistency == Consistency::Strong);
         Ok(rows.lease(StoreOperation::Get, shard)?.cloned())
     }
 
     async fn create(&self, lease: &Lease) -> Result<Write, StoreError> {
-        let mut rows = self.counted(StoreOperation::Create);
-        if let Some(current) = rows.lease(StoreOperation::Create, &lease.shard)? {
-            return Ok(Write::Conflict(Some(current.clone())));
-        }
-        if let Some(Row::Foreign(_) | Row::Fleet(_)) = rows.rows.get(&lease.shard) {
-            let message = format!("the key is taken by a row of another kind: key={}", lease.shard);
-            return Err(invalid(StoreOperation::Create, message));
-        }
-        rows.put(lease.clone());
-        Ok(Write::Applied(lease.clone()))
+        self.write(StoreOperation::Create, &lease.shard, |rows| {
+            if let Some(current) = rows.lease(StoreOperation::Create, &lease.shard)? {
+                return Ok(Write::Conflict(Some(current.clone())));
+            }
+            if let Some(Row::Foreign(_) | Row::Fleet(_)) = rows.rows.get(&lease.shard) {
+                let message = format!("the key is taken by a row of another kind: key={}", lease.shard);
+                return Err(invalid(StoreOperation::Create, message));
+            }
+            rows.put(lease.clone());
+            Ok(Write::Applied(lease.clone()))
+        })
     }
 
     async fn update(
@@ -185,48 +191,54 @@ impl LeaseStore for MemoryLeaseStore {
         expect: &Expectation,
         patch: &Patch,
     ) -> Result<Write, StoreError> {
-        let mut rows = self.counted(StoreOperation::Update);
-        let patched = match rows.lease(StoreOperation::Update, shard)? {
-            Some(lease) if expect.holds_for(lease) => patch.apply_to(lease),
-            other => return Ok(Write::Conflict(other.cloned())),
-        };
-        rows.put(patched.clone());
-        Ok(Write::Applied(patched))
+        self.write(StoreOperation::Update, shard, |rows| {
+            let patched = match rows.lease(StoreOperation::Update, shard)? {
+                Some(lease) if expect.holds_for(lease) => patch.apply_to(lease),
+                other => return Ok(Write::Conflict(other.cloned())),
+            };
+            rows.put(patched.clone());
+            Ok(Write::Applied(patched))
+        })
     }
 
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
-        let mut rows = self.counted(StoreOperation::Delete);
-        let deleted = match rows.lease(StoreOperation::Delete, shard)? {
-            Some(lease) if expect.holds_for(lease) => lease.clone(),
-            other => return Ok(Write::Conflict(other.cloned())),
-        };
-        rows.rows.remove(shard);
-        Ok(Write::Applied(deleted))
+        self.write(StoreOperation::Delete, shard, |rows| {
+            let deleted = match rows.lease(StoreOperation::Delete, shard)? {
+                Some(lease) if expect.holds_for(lease) => lease.clone(),
+                other => return Ok(Write::Conflict(other.cloned())),
+            };
+            rows.rows.remove(shard);
+            Ok(Write::Applied(deleted))
+        })
     }
 
     async fn fleet_row(
         &self,
         row: FleetRowKey,
-        _consistency: Consistency,
+        consistency: Consistency,
     ) -> Result<Option<FleetRow>, StoreError> {
-        let rows = self.counted(StoreOperation::FleetRow);
+        let mut rows = self.lock();
+        let key = ShardId::from(row.to_string());
+        rows.count_read(StoreOperation::FleetRow, &key, consistency == Consistency::Strong);
         Ok(rows.fleet_row(StoreOperation::FleetRow, row)?.cloned())
     }
 
     async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
-        let mut rows = self.counted(StoreOperation::ChangeFleet);
-        let current = rows.fleet_row(StoreOperation::ChangeFleet, row)?;
-        let Ok(changed) = change.apply_to(current) else {
-            return Ok(FleetWrite::Conflict(current.cloned()));
-        };
         let key = ShardId::from(row.to_string());
-        match &changed {
-            Some(changed) => rows.rows.insert(key, Row::Fleet(changed.clone())),
-            None => rows.rows.remove(&key),
-        };
-        Ok(FleetWrite::Applied(changed))
+        self.write(StoreOperation::ChangeFleet, &key, |rows| {
+            let current = rows.fleet_row(StoreOperation::ChangeFleet, row)?;
+            let Ok(changed) = change.apply_to(current) else {
+                return Ok(FleetWrite::Conflict(current.cloned()));
+            };
+            match &changed {
+                Some(changed) => rows.rows.insert(key.clone(), Row::Fleet(changed.clone())),
+                None => rows.rows.remove(&key),
+            };
+            Ok(FleetWrite::Applied(changed))
+        })
     }
 
+    /// Requests, and the units they would consume of a DynamoDB table.
     fn usage(&self) -> StoreUsage {
         self.lock().usage.clone()
     }

@@ -7,16 +7,17 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use async_trait::async_trait;
-use kcl_core::fleet::{FleetRow, FleetRowKey};
+use kcl_core::fleet::{FleetRow, FleetRowKey, MEMBERS_PER_ROW};
 use kcl_core::lease::{
     Change, Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore,
     OwnerExpectation, PageToken, Patch, Prepared, StoreError, StoreUsage, Write,
 };
-use kcl_core::model::ShardId;
+use kcl_core::model::{ShardId, WorkerId};
 use kcl_core::testing::conformance;
 use kcl_lease_memory::MemoryLeaseStore;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Those of fleet rows come last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Bug {
     None,
     CreateOverwrites,
@@ -37,6 +38,13 @@ enum Bug {
     PageBeginsOneLate,
     LastPageForgotten,
     TimestampInSeconds,
+    BeatsGoBack,
+    BeatBringsBack,
+    RemovedAtAnyBeat,
+    RowsLowered,
+    MembersDeleted,
+    JoinsBeyondRoom,
+    NothingCounted,
 }
 
 #[derive(Debug)]
@@ -165,11 +173,54 @@ impl LeaseStore for Buggy {
     }
 
     async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
-        self.inner.change_fleet(row, change).await
+        if self.bug < Bug::BeatsGoBack {
+            return self.inner.change_fleet(row, change).await;
+        }
+        let key = ShardId::from(row.to_string());
+        let before = self.inner.fleet_row(row, Consistency::Strong).await?;
+        let current = |worker: &WorkerId| Some(before.as_ref()?.workers.get(worker)?.heartbeat);
+        match (self.bug, change) {
+            (Bug::BeatsGoBack, FleetChange::Beat { worker, entry }) if current(worker).is_some() => {
+                let heartbeat = current(worker).unwrap();
+                let remove = FleetChange::Remove { worker: worker.clone(), heartbeat };
+                let _ = self.inner.change_fleet(row, &remove).await?;
+                let join = FleetChange::Join { worker: worker.clone(), entry: entry.clone() };
+                self.inner.change_fleet(row, &join).await
+            }
+            (Bug::BeatBringsBack, FleetChange::Beat { worker, entry }) if current(worker).is_none() => {
+                let join = FleetChange::Join { worker: worker.clone(), entry: entry.clone() };
+                self.inner.change_fleet(row, &join).await
+            }
+            (Bug::RemovedAtAnyBeat, FleetChange::Remove { worker, .. }) if current(worker).is_some() => {
+                let heartbeat = current(worker).unwrap();
+                let remove = FleetChange::Remove { worker: worker.clone(), heartbeat };
+                self.inner.change_fleet(row, &remove).await
+            }
+            (Bug::RowsLowered, FleetChange::Rows(_)) if before.is_some() => {
+                self.inner.remove(&key);
+                let _ = self.inner.change_fleet(row, &FleetChange::Create).await?;
+                for (worker, entry) in before.unwrap().workers {
+                    let _ = self.inner.change_fleet(row, &FleetChange::Join { worker, entry }).await?;
+                }
+                self.inner.change_fleet(row, change).await
+            }
+            (Bug::MembersDeleted, FleetChange::DeleteEmpty) if before.is_some() => {
+                self.inner.remove(&key);
+                Ok(FleetWrite::Applied(None))
+            }
+            (Bug::JoinsBeyondRoom, FleetChange::Join { worker, entry })
+                if before.as_ref().is_some_and(|row| row.workers.len() == MEMBERS_PER_ROW) =>
+            {
+                let mut row = before.unwrap();
+                row.workers.insert(worker.clone(), entry.clone());
+                Ok(FleetWrite::Applied(Some(row)))
+            }
+            _ => self.inner.change_fleet(row, change).await,
+        }
     }
 
     fn usage(&self) -> StoreUsage {
-        self.inner.usage()
+        if self.bug == Bug::NothingCounted { StoreUsage::default() } else { self.inner.usage() }
     }
 }
 
@@ -203,6 +254,13 @@ fn every_planted_bug_is_noticed() {
         Bug::PageBeginsOneLate,
         Bug::LastPageForgotten,
         Bug::TimestampInSeconds,
+        Bug::BeatsGoBack,
+        Bug::BeatBringsBack,
+        Bug::RemovedAtAnyBeat,
+        Bug::RowsLowered,
+        Bug::MembersDeleted,
+        Bug::JoinsBeyondRoom,
+        Bug::NothingCounted,
     ] {
         assert!(is_noticed(bug), "{bug:?} passed the suite");
     }

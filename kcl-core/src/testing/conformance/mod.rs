@@ -16,6 +16,7 @@
 
 mod create;
 mod draw;
+mod fleet;
 mod listing;
 mod model;
 mod race;
@@ -26,6 +27,15 @@ use std::sync::Arc;
 pub use create::{
     a_lease_reads_back_with_every_attribute, a_lease_with_few_attributes_reads_back, create_happens_once,
     long_and_foreign_texts_are_kept, numbers_are_exact_at_their_extremes,
+};
+pub use fleet::{
+    a_consistent_listing_sees_the_last_write, a_fleet_entry_reads_back_with_every_attribute,
+    a_fleet_row_is_created_once, a_fleet_row_is_deleted_only_when_empty,
+    a_heartbeat_needs_an_entry_and_a_larger_number, a_member_joins_where_there_is_room,
+    an_entry_is_removed_at_the_heartbeat_that_was_seen, every_request_is_counted,
+    fleet_changes_agree_with_the_model, fleet_rows_are_no_leases,
+    heartbeats_at_the_same_time_do_not_disturb_each_other, of_fifty_that_join_at_once_sixteen_fit,
+    the_number_of_rows_only_grows,
 };
 pub use listing::{
     a_listing_has_every_row_once_over_several_pages, a_listing_keeps_its_rows_while_others_come_and_go,
@@ -100,6 +110,19 @@ macro_rules! lease_store_conformance {
             every_verb_does_to_the_row_what_its_patch_says
             verbs_in_any_order_agree_with_the_model
             repeated_verbs_are_recognised
+            a_fleet_row_is_created_once
+            a_member_joins_where_there_is_room
+            of_fifty_that_join_at_once_sixteen_fit
+            a_heartbeat_needs_an_entry_and_a_larger_number
+            an_entry_is_removed_at_the_heartbeat_that_was_seen
+            the_number_of_rows_only_grows
+            a_fleet_row_is_deleted_only_when_empty
+            a_fleet_entry_reads_back_with_every_attribute
+            heartbeats_at_the_same_time_do_not_disturb_each_other
+            fleet_rows_are_no_leases
+            a_consistent_listing_sees_the_last_write
+            fleet_changes_agree_with_the_model
+            every_request_is_counted
         );
     };
     (@tests $make_store:expr; $($case:ident)+) => {
