@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::lease::LossReason;
-use crate::model::{Checkpoint, Position, ShardId};
+use crate::model::{Checkpoint, Position, ShardId, WorkerId};
 use crate::processor::Callback;
 
 /// Something an operator may want to know. Delivered by [`SchedulerHandle::events`](crate::SchedulerHandle::events).
@@ -104,6 +104,26 @@ pub enum Event {
         key: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// This worker became a member of its fleet.
+    FleetJoined {
+        /// The id under which it is one.
+        member: WorkerId,
+    },
+    /// The others removed this worker from the fleet: they hold it for dead. It drops its leases and joins again.
+    FleetEvicted {
+        /// The id under which it was a member.
+        member: WorkerId,
+    },
+    /// Another member left the fleet, or was removed because it is dead.
+    FleetMemberGone {
+        /// The id under which it was a member.
+        member: WorkerId,
+    },
+    /// A lease is owned by a worker that is not a member of the fleet. Nothing is taken while its counters move.
+    ForeignOwner {
+        /// The owner.
+        owner: WorkerId,
     },
     /// A consumer task panicked, or showed no sign of life and was dropped; it is started again if the lease is held.
     ConsumerRepaired {

@@ -72,6 +72,7 @@ mod event;
 pub mod fleet;
 mod gate;
 pub mod lease;
+pub mod load;
 pub mod model;
 pub mod plan;
 mod plant;
@@ -95,8 +96,9 @@ pub use processor::{
     RecordProcessorFactory, ShardContext,
 };
 pub use scheduler::{
-    ForeignLeases, Health, LeaseRuntime, Scheduler, SchedulerBuilder, SchedulerHandle, SchedulerPhase,
-    ShardOutcome, ShardSnapshot, ShutdownReport, Snapshot,
+    Bill, Coordination, FleetSnapshot, ForeignLeases, Health, LeaseRuntime, MemberSnapshot, PerMinute,
+    Scheduler, SchedulerBuilder, SchedulerHandle, SchedulerPhase, ShardOutcome, ShardSnapshot,
+    ShutdownReport, Snapshot, StartMode, Takeover,
 };
 pub use settings::{OutOfRange, Settings};
 pub use time::{Clock, SystemClock, TokioClock};

@@ -83,6 +83,14 @@ plants! {
     LeaveWithoutRelease = "leave-without-release",
     /// M-1: reading ahead does not wait for the budget.
     IgnoreBudget = "ignore-budget",
+    /// R1: the validity of a member counts from the answer to its heartbeat.
+    HeartbeatFromAnswer = "heartbeat-from-answer",
+    /// R2: a member is removed after half of its lease duration.
+    EvictEarly = "evict-early",
+    /// R2: time in which nothing was seen counts as time in which a heartbeat stood still.
+    CreditBlindTime = "credit-blind-time",
+    /// R3: any view of its row that lacks an owner proves that it is gone, however old.
+    StaleAbsence = "stale-absence",
 }
 
 #[cfg(feature = "plants")]

@@ -42,7 +42,10 @@ pub struct Settings {
     /// The most leases this worker holds. Default: no limit.
     #[doc(alias = "maxLeasesForWorker")]
     pub max_leases: usize,
-    /// The most leases this worker asks others for at a time. Default 16.
+    /// The most payload bytes a second this worker takes on, by the throughput of its leases, where leases are shared
+    /// out by load. Default: no limit.
+    pub max_load: Option<u64>,
+    /// The most leases this worker asks others for, or gives away for balance, at a time. Default 16.
     #[doc(alias = "maxLeasesToStealAtOneTime")]
     pub max_requests: usize,
     /// How many lease writes are under way at a time. Default 32.
@@ -104,6 +107,7 @@ impl Default for Settings {
             lease_safety_margin: Duration::from_secs(1),
             lease_scan_interval: Duration::from_secs(4),
             max_leases: usize::MAX,
+            max_load: None,
             max_requests: 16,
             max_lease_writes: 32,
             shard_sync_interval: Duration::from_secs(60),

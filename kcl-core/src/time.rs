@@ -1,7 +1,7 @@
 //! The wall clock. All waiting and all durations use tokio's clock instead.
 
 use std::fmt::Debug;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -9,6 +9,12 @@ use tokio::time::Instant;
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the current wall-clock time.
     fn now(&self) -> SystemTime;
+
+    /// How long ago the machine was booted, by a clock that goes on while it is suspended; none if there is no such
+    /// clock. Default: none.
+    fn since_boot(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The operating system's wall clock.
@@ -19,6 +25,12 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
+    }
+
+    /// Linux's `CLOCK_BOOTTIME`.
+    #[cfg(target_os = "linux")]
+    fn since_boot(&self) -> Option<Duration> {
+        Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok()
     }
 }
 

@@ -188,6 +188,7 @@ impl Consumer {
             Outcome::Done => {
                 self.records += records;
                 self.bytes += bytes;
+                self.handle.processed(self.bytes);
                 self.pass_batch();
                 ControlFlow::Continue(())
             }

@@ -47,6 +47,14 @@ pub fn row_of(worker: &WorkerId) -> Option<FleetRowKey> {
     parse_number(row).map(FleetRowKey)
 }
 
+/// The worker that an id of a membership belongs to: what it was made with as prefix. Any other id is returned as it is.
+#[must_use]
+pub fn worker_of(member: &WorkerId) -> &str {
+    let text = member.as_str();
+    let prefix = || text.rsplit_once(":f")?.0.rsplit_once(':').map(|(prefix, _)| prefix);
+    row_of(member).and_then(|_| prefix()).unwrap_or(text)
+}
+
 /// Parses a number written in the one way that we write it.
 fn parse_number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
@@ -64,6 +72,8 @@ mod tests {
         assert_eq!(row_of(&id), Some(FleetRowKey(12)));
         let with_colons = member_id("ip:10.0.0.1:f3", Uuid::from_u128(u128::MAX), FleetRowKey(0));
         assert_eq!(row_of(&with_colons), Some(FleetRowKey(0)));
+        assert_eq!(worker_of(&with_colons), "ip:10.0.0.1:f3");
+        assert_eq!(worker_of(&"java".into()), "java");
     }
 
     #[test]

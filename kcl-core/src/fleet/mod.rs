@@ -8,7 +8,7 @@ mod member_id;
 pub mod rules;
 
 pub use entry::{FleetEntry, FleetRow, Gave, MemberLimits, MemberState};
-pub use member_id::{FleetRowKey, member_id, row_of};
+pub use member_id::{FleetRowKey, member_id, row_of, worker_of};
 
 /// How many members a row takes: a row is written and read whole, so a larger one costs everybody in it more.
 pub const MEMBERS_PER_ROW: usize = 16;

@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Lease, PendingCheckpoint, StoreError};
+use super::{Lease, MemberProof, PendingCheckpoint, StoreError};
 use crate::checkpointer::CheckpointError;
 use crate::model::{Checkpoint, ChildShard, ShardId, WorkerId};
 use crate::plant::{Plant, planted};
@@ -15,7 +15,8 @@ use crate::plant::{Plant, planted};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Until when a delivery may start: the lease duration less the safety margin, counted from the moment
-    /// before the last confirmed write was sent (L-1).
+    /// before the last confirmed write was sent (L-1). In a fleet the worker's heartbeats say so instead, see
+    /// [`LeaseHandle::valid_until`].
     pub valid_until: Instant,
     /// What is asked of the holder.
     pub phase: Phase,
@@ -52,6 +53,8 @@ pub enum LossReason {
     Stalled,
     /// It was released or given away on purpose.
     Released,
+    /// The worker was removed from its fleet: others hold it for dead.
+    Evicted,
     /// The shard has ended.
     Ended,
 }
@@ -114,11 +117,20 @@ pub(crate) enum Command {
 pub(crate) struct Liveness {
     origin: Instant,
     deadline_millis: AtomicU64,
+    /// Whether a consumer runs.
+    runs: AtomicBool,
+    /// The payload bytes acknowledged.
+    processed: AtomicU64,
 }
 
 impl Liveness {
     pub(crate) fn new(limit: Duration) -> Self {
-        let liveness = Self { origin: Instant::now(), deadline_millis: AtomicU64::new(0) };
+        let liveness = Self {
+            origin: Instant::now(),
+            deadline_millis: AtomicU64::new(0),
+            runs: AtomicBool::new(false),
+            processed: AtomicU64::new(0),
+        };
         liveness.promise(limit);
         liveness
     }
@@ -129,9 +141,28 @@ impl Liveness {
         self.deadline_millis.store(millis, Ordering::Relaxed);
     }
 
+    /// The payload bytes acknowledged under the hold.
+    pub(crate) fn processed(&self) -> u64 {
+        self.processed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a consumer runs on the hold, or has not ended yet.
+    pub(crate) fn runs(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         self.origin.elapsed().as_millis() <= u128::from(self.deadline_millis.load(Ordering::Relaxed))
     }
+}
+
+/// What proves that a held lease is valid.
+#[derive(Clone, Debug)]
+pub(crate) enum Proof {
+    /// The renewals of the lease itself: [`Standing::valid_until`].
+    Lease,
+    /// The heartbeats of the worker, for all its leases (R1).
+    Member(MemberProof),
 }
 
 /// A consumer's hold on one lease: its standing, and the only way to write on its row.
@@ -145,6 +176,7 @@ pub struct LeaseHandle {
     standing: watch::Receiver<Standing>,
     commands: mpsc::Sender<Command>,
     liveness: Arc<Liveness>,
+    proof: Proof,
 }
 
 impl LeaseHandle {
@@ -154,8 +186,9 @@ impl LeaseHandle {
         standing: watch::Receiver<Standing>,
         commands: mpsc::Sender<Command>,
         liveness: Arc<Liveness>,
+        proof: Proof,
     ) -> Self {
-        Self { lease: Arc::new(lease), incarnation, standing, commands, liveness }
+        Self { lease: Arc::new(lease), incarnation, standing, commands, liveness, proof }
     }
 
     /// The shard.
@@ -186,8 +219,38 @@ impl LeaseHandle {
     #[must_use]
     pub fn may_deliver(&self) -> bool {
         let standing = self.standing.borrow();
-        !matches!(standing.phase, Phase::Lost(_))
-            && (Instant::now() < standing.valid_until || planted(Plant::DeliverUntilToldLost))
+        if matches!(standing.phase, Phase::Lost(_)) {
+            return false;
+        }
+        match &self.proof {
+            Proof::Lease => Instant::now() < standing.valid_until || planted(Plant::DeliverUntilToldLost),
+            Proof::Member(proof) => proof.holds(),
+        }
+    }
+
+    /// Until when deliveries may start, as confirmed so far.
+    #[must_use]
+    pub fn valid_until(&self) -> Instant {
+        let of_lease = self.standing.borrow().valid_until;
+        match &self.proof {
+            Proof::Lease => of_lease,
+            Proof::Member(proof) => proof.until().unwrap_or(of_lease),
+        }
+    }
+
+    /// Says that a consumer runs on this hold.
+    pub(crate) fn consumer_started(&self) {
+        self.liveness.runs.store(true, Ordering::Relaxed);
+    }
+
+    /// Says how many payload bytes were acknowledged under this hold, in all.
+    pub(crate) fn processed(&self, bytes: u64) {
+        self.liveness.processed.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that the consumer of this hold is gone.
+    pub(crate) fn consumer_ended(&self) {
+        self.liveness.runs.store(false, Ordering::Relaxed);
     }
 
     /// Whether the lease is lost for this incarnation.

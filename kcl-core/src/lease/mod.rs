@@ -4,6 +4,7 @@ mod error;
 mod handle;
 pub(crate) mod keeper;
 mod observer;
+mod proof;
 mod row;
 mod store;
 mod usage;
@@ -13,8 +14,10 @@ pub use error::{StoreError, StoreErrorKind};
 pub(crate) use handle::Command;
 #[cfg(test)]
 pub(crate) use handle::Liveness;
+pub(crate) use handle::Proof;
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
 pub use observer::LeaseObserver;
+pub(crate) use proof::{MemberProof, Readings};
 pub use row::{AttemptToken, Lease, PendingCheckpoint};
 pub use store::{
     Change, Consistency, Expectation, FleetChange, FleetRefused, FleetWrite, ForeignRow, LeasePage,

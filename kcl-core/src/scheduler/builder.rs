@@ -12,6 +12,9 @@ use crate::source::StreamSource;
 use crate::time::{Clock, SystemClock};
 
 use super::Scheduler;
+use super::coordination::Way;
+use crate::load::LoadSource;
+use crate::plan::PlacementStrategy;
 
 /// What to do when the lease table holds leases that do not belong to the stream: of another stream, of an
 /// earlier stream of the same name, or with checkpoints the shards do not know.
@@ -25,6 +28,40 @@ pub enum ForeignLeases {
     Adopt,
     /// Delete those leases and start over at the initial position.
     Reset,
+}
+
+/// How the workers of an application agree on who processes what. All workers must use the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Coordination {
+    /// Our own protocol: one small write per worker every third of the lease duration renews all its leases, planned
+    /// moves are hand-overs, the lease table is written only when something happens. Not beside Java workers.
+    #[default]
+    Fleet,
+    /// The protocol of the Java KCL 2.x, beside whose workers it works: each lease is renewed by a write of its own.
+    PerLease,
+}
+
+/// What to do if workers that coordinate in another way work on the lease table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Takeover {
+    /// Refuse to work, with an error.
+    #[default]
+    Refuse,
+    /// Take nothing until they are gone.
+    Wait,
+}
+
+/// Whether a worker takes leases from the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartMode {
+    /// It does.
+    #[default]
+    Active,
+    /// It takes nothing until [`SchedulerHandle::activate`](crate::SchedulerHandle::activate) is called.
+    Standby,
 }
 
 /// Where lease writes are driven.
@@ -55,6 +92,7 @@ pub struct SchedulerBuilder {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Entropy,
     pub(super) gate: Gate,
+    pub(super) way: Way,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -86,7 +124,49 @@ impl SchedulerBuilder {
             clock: Arc::new(SystemClock),
             entropy: Entropy::default(),
             gate: Gate::default(),
+            way: Way {
+                coordination: Coordination::default(),
+                takeover: Takeover::default(),
+                start: StartMode::default(),
+                placement: PlacementStrategy::default(),
+                load: None,
+            },
         }
+    }
+
+    /// How workers agree on who processes what. Default: [`Coordination::Fleet`].
+    #[must_use]
+    pub const fn coordination(mut self, coordination: Coordination) -> Self {
+        self.way.coordination = coordination;
+        self
+    }
+
+    /// What to do if workers that coordinate in another way work on the lease table. Default: refuse to.
+    #[must_use]
+    pub const fn takeover(mut self, takeover: Takeover) -> Self {
+        self.way.takeover = takeover;
+        self
+    }
+
+    /// Whether the worker takes leases from the start. Default: it does.
+    #[must_use]
+    pub const fn start_mode(mut self, start: StartMode) -> Self {
+        self.way.start = start;
+        self
+    }
+
+    /// By what leases are shared out in a fleet. Default: by their number.
+    #[must_use]
+    pub const fn placement(mut self, strategy: PlacementStrategy) -> Self {
+        self.way.placement = strategy;
+        self
+    }
+
+    /// What says how busy this host is, for [`PlacementStrategy::Load`]. Default: nothing.
+    #[must_use]
+    pub fn load_source(mut self, load: impl LoadSource) -> Self {
+        self.way.load = Some(Arc::new(load));
+        self
     }
 
     /// The stream to read. Required.
@@ -112,7 +192,9 @@ impl SchedulerBuilder {
 
     /// This worker's id, unique among all that run. Default: a random UUID.
     ///
-    /// A worker that is started again under its old id goes on with its leases at once.
+    /// In a fleet the id is what the ids of the worker's memberships begin with; each membership adds a UUID and the
+    /// row it is in. With [`Coordination::PerLease`] a worker that is started again under its old id goes on with its
+    /// leases at once.
     #[must_use]
     #[doc(alias = "workerIdentifier")]
     pub fn worker_id(mut self, worker: impl Into<WorkerId>) -> Self {

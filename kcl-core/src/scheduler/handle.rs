@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::bill::Meter;
 use super::coordination::TableView;
 use super::report::{Health, Running, SchedulerPhase, ShardSnapshot, ShutdownReport, Snapshot};
 use crate::event::{Event, EventSender};
@@ -17,6 +18,7 @@ pub(crate) enum Request {
     Shutdown { deadline: Duration, answer: oneshot::Sender<ShutdownReport> },
     Pause(Option<ShardId>),
     Resume(Option<ShardId>),
+    Activate,
 }
 
 /// What a scheduler shows to its handles.
@@ -25,6 +27,7 @@ pub(crate) struct SchedulerView {
     pub(crate) phase: SchedulerPhase,
     pub(crate) running: Running,
     pub(crate) table: Option<watch::Receiver<Arc<TableView>>>,
+    pub(crate) meter: Option<Meter>,
 }
 
 /// Steers and watches a running scheduler. Clones steer the same one.
@@ -67,7 +70,14 @@ impl SchedulerHandle {
         let _ = self.requests.send(Request::Resume(shard)).await;
     }
 
-    /// This worker's id.
+    /// Takes leases from now on, after a start with [`StartMode::Standby`](crate::StartMode::Standby).
+    pub async fn activate(&self) {
+        // A scheduler that has ended takes nothing any more.
+        let _ = self.requests.send(Request::Activate).await;
+    }
+
+    /// This worker's id, as it was given to the builder. In a fleet, the id under which it is a member begins with it;
+    /// [`Snapshot::fleet`] has that.
     #[must_use]
     pub const fn worker(&self) -> &WorkerId {
         &self.worker
@@ -89,10 +99,11 @@ impl SchedulerHandle {
             .iter()
             .map(|(shard, running)| {
                 let report = running.report.borrow().clone();
-                (shard.clone(), ShardSnapshot::new(report, &running.handle.standing(), now))
+                (shard.clone(), ShardSnapshot::new(report, &running.handle, now))
             })
             .collect();
         snapshot.shards = shards;
+        snapshot.bill = view.meter.as_ref().map(Meter::bill);
         snapshot
     }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Lineage for StreamLineage {
             return Ok(true);
         }
         let rows = self.read(lease.parents.clone()).await?;
-        let mut leases = self.table.borrow().leases.clone();
+        let mut leases = BTreeMap::clone(&self.table.borrow().leases);
         for parent in &lease.parents {
             leases.remove(parent);
         }

@@ -1,5 +1,6 @@
 //! The worker: builder, loops, supervision, shutdown, snapshot.
 
+mod bill;
 mod builder;
 pub(crate) mod coordination;
 mod handle;
@@ -10,7 +11,9 @@ mod start;
 mod supervisor;
 mod trouble;
 
-pub use builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
+pub use bill::{Bill, PerMinute};
+pub use builder::{Coordination, ForeignLeases, LeaseRuntime, SchedulerBuilder, StartMode, Takeover};
+pub use coordination::{FleetSnapshot, MemberSnapshot};
 pub use handle::SchedulerHandle;
 pub use report::{Health, SchedulerPhase, ShardOutcome, ShardSnapshot, ShutdownReport, Snapshot};
 pub use run::Scheduler;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::coordination::TableView;
+use super::bill::Bill;
+use super::coordination::{AUDIT_INTERVAL, FleetSnapshot, TableView};
 use crate::consumer::{ShardReport, Stage};
-use crate::lease::{Lease, LossReason, Phase, Standing};
+use crate::lease::{Lease, LeaseHandle, LossReason, Phase};
 use crate::model::{ShardId, WorkerId};
 
 /// How many failed reads in a row are no passing trouble. Throttles come alone or in pairs where others read too.
@@ -24,13 +25,17 @@ pub struct Snapshot {
     /// The shards this worker holds leases of.
     pub shards: BTreeMap<ShardId, ShardSnapshot>,
     /// Every lease of the application, as the table showed when it was last listed, and what was written since.
-    pub leases: BTreeMap<ShardId, Lease>,
+    pub leases: Arc<BTreeMap<ShardId, Lease>>,
     /// How long ago the table was last listed to its end; none before the first time.
     pub listed_ago: Option<Duration>,
     /// The rows of the lease table that cannot be read, by key, and what is wrong with each. They are left alone.
     pub unreadable: BTreeMap<String, String>,
-    /// Whether this worker keeps house: compares the stream's shards with the leases (KCL 2.x rule).
+    /// Whether this worker keeps house: compares the stream's shards with the leases.
     pub housekeeper: bool,
+    /// What this worker sees of its fleet; none with [`Coordination::PerLease`](crate::Coordination::PerLease).
+    pub fleet: Option<FleetSnapshot>,
+    /// What the lease store has counted, while the scheduler runs.
+    pub bill: Option<Bill>,
 }
 
 impl Snapshot {
@@ -55,7 +60,9 @@ impl Snapshot {
             worker,
             phase,
             shards: BTreeMap::new(),
-            leases: table.leases.clone(),
+            leases: Arc::clone(&table.leases),
+            fleet: table.fleet.clone(),
+            bill: None,
             listed_ago: table.listed_at.map(|at| at.elapsed()),
             unreadable: table.unreadable.clone(),
             housekeeper: table.leader,
@@ -71,17 +78,17 @@ pub struct ShardSnapshot {
     pub report: ShardReport,
     /// For how long a delivery may still start under the lease as confirmed so far; zero if it is fenced.
     pub valid_for: Duration,
-    /// The worker that asked for the lease, if any.
+    /// The worker that the lease goes to, if it is being handed over.
     pub handing_over_to: Option<WorkerId>,
 }
 
 impl ShardSnapshot {
-    pub(crate) fn new(report: ShardReport, standing: &Standing, now: Instant) -> Self {
-        let handing_over_to = match &standing.phase {
-            Phase::HandOver(worker) => Some(worker.clone()),
+    pub(crate) fn new(report: ShardReport, handle: &LeaseHandle, now: Instant) -> Self {
+        let handing_over_to = match handle.standing().phase {
+            Phase::HandOver(worker) => Some(worker),
             Phase::Held | Phase::Lost(_) => None,
         };
-        Self { report, valid_for: standing.valid_until.saturating_duration_since(now), handing_over_to }
+        Self { report, valid_for: handle.valid_until().saturating_duration_since(now), handing_over_to }
     }
 }
 
@@ -124,7 +131,16 @@ impl Health {
             SchedulerPhase::Running => {}
         }
         let mut problems = Vec::new();
-        if snapshot.listed_ago.is_none_or(|ago| ago > lease_duration.max(scan_interval) * 3) {
+        let listing_interval = if snapshot.fleet.is_some() { AUDIT_INTERVAL } else { scan_interval };
+        if let Some(fleet) = &snapshot.fleet {
+            if fleet.member.is_none() {
+                problems.push("not a member of the fleet: the lease table cannot be written".to_owned());
+            }
+            if let Some(owner) = &fleet.foreign_owner {
+                problems.push(format!("{owner} works on the lease table and is not a member of the fleet"));
+            }
+        }
+        if snapshot.listed_ago.is_none_or(|ago| ago > lease_duration.max(listing_interval) * 3) {
             problems.push("the lease table cannot be listed".to_owned());
         }
         for (key, reason) in &snapshot.unreadable {
@@ -192,6 +208,6 @@ pub(crate) type Running = Arc<BTreeMap<ShardId, RunningShard>>;
 /// One consumer that runs.
 #[derive(Clone, Debug)]
 pub(crate) struct RunningShard {
-    pub(crate) handle: crate::lease::LeaseHandle,
+    pub(crate) handle: LeaseHandle,
     pub(crate) report: tokio::sync::watch::Receiver<ShardReport>,
 }

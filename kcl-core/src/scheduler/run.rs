@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
+use super::bill::Meter;
 use super::builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
-use super::coordination::Control;
+use super::coordination::{Control, Way};
 use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
 use super::report::{SchedulerPhase, ShutdownReport};
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) view: watch::Sender<SchedulerView>,
     pub(super) gate: Gate,
+    pub(super) way: Way,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -98,6 +100,7 @@ impl Scheduler {
             phase: SchedulerPhase::Created,
             running: Arc::default(),
             table: None,
+            meter: None,
         });
         let worker = Worker {
             application: builder.application,
@@ -117,6 +120,7 @@ impl Scheduler {
             requests: request_sender,
             view,
             gate: builder.gate,
+            way: builder.way,
         };
         Self { worker, requests }
     }
@@ -245,13 +249,20 @@ impl Worker {
             clock: Arc::clone(&self.clock),
             budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
         });
+        let meter = Meter::new(Arc::clone(&self.store));
+        let active = pauses.active;
         let mut supervisor = Supervisor::new(context, pauses, self.gate.clone());
         self.view.send_modify(|shown| {
             shown.phase = SchedulerPhase::Running;
             shown.table = Some(view.table.clone());
+            shown.meter = Some(meter.clone());
         });
         info!("running");
 
+        if active {
+            // A lease side that has ended takes nothing.
+            let _ = control.send(Control::Activate).await;
+        }
         let mut listings = Listings::new(Arc::clone(&self.source), self.settings.shard_sync_interval);
         let mut tick = tokio::time::interval(SUPERVISION_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -273,6 +284,11 @@ impl Worker {
                     let deadline = self.settings.shutdown_deadline;
                     self.begin_shutdown(&mut shutdown, &mut supervisor, &control, deadline).await;
                 }
+                () = drained(&mut shutdown) => {
+                    supervisor.drain();
+                    let held = Arc::clone(&view.held.borrow());
+                    let _ = supervisor.reconcile(&held);
+                }
                 Some(request) = requests.recv() => match request {
                     Request::Shutdown { deadline, answer } => {
                         self.begin_shutdown(&mut shutdown, &mut supervisor, &control, deadline).await;
@@ -282,13 +298,17 @@ impl Worker {
                     }
                     Request::Pause(shard) => supervisor.pause(shard),
                     Request::Resume(shard) => supervisor.resume(shard),
+                    Request::Activate => {
+                        // A lease side that has ended takes nothing any more.
+                        let _ = control.send(Control::Activate).await;
+                    }
                 },
                 outcome = &mut ended.ended => {
                     // Without its lease side this worker can prove nothing; better gone than silent.
                     let _ = supervisor.finish();
                     self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
                     return Err(match outcome {
-                        Ok(Err(error)) => error.into(),
+                        Ok(Err(error)) => error,
                         Ok(Ok(())) | Err(_) => {
                             Error::new(ErrorKind::Bug, "the lease side ended unexpectedly (its panic is in the log)")
                         }
@@ -324,6 +344,7 @@ impl Worker {
                 () = listing_wanted.notified(), if shutdown.is_none() => listings.want(),
                 Ok(()) = view.listing_wanted.changed(), if shutdown.is_none() => listings.want(),
                 _ = tick.tick() => {
+                    meter.tick();
                     if view.table.borrow().leader {
                         listings.want_if_old();
                     }
@@ -369,16 +390,31 @@ impl Worker {
             Some(shutdown) => shutdown.deadline = shutdown.deadline.min(Instant::now() + deadline),
             None => {
                 info!(?deadline, "stopping");
-                *shutdown = Some(Shutdown::new(deadline));
+                let begun = Shutdown::new(deadline);
                 self.view.send_modify(|view| view.phase = SchedulerPhase::Stopping);
-                supervisor.drain();
-                let _ = control.send(Control::StopTaking).await;
+                supervisor.stop();
+                let (drain, told) = oneshot::channel();
+                // Without a lease side nobody says when to drain, which is then at once.
+                let _ = control.send(Control::StopTaking { deadline: begun.deadline, drain }).await;
+                *shutdown = Some(Shutdown { drain: Some(told), ..begun });
             }
         }
     }
 
     fn show(&self, supervisor: &Supervisor) {
         self.view.send_modify(|view| view.running = supervisor.running());
+    }
+}
+
+/// Waits until consumers are to be told to end, if they were not yet. Cancel-safe.
+async fn drained(shutdown: &mut Option<Shutdown>) {
+    let Some(told) = shutdown.as_mut().and_then(|shutdown| shutdown.drain.as_mut()) else {
+        return std::future::pending().await;
+    };
+    // If nobody is left to say when, it is now.
+    let _ = told.await;
+    if let Some(shutdown) = shutdown {
+        shutdown.drain = None;
     }
 }
 
@@ -398,6 +434,8 @@ async fn next_shutdown(
             Some(Request::Shutdown { answer, .. }) => return answer,
             Some(Request::Pause(shard)) => pauses.pause(shard),
             Some(Request::Resume(shard)) => pauses.resume(shard),
+            // What starts now is told by `Worker::start`, once it is there.
+            Some(Request::Activate) => pauses.activate(),
             None => std::future::pending().await,
         }
     }
@@ -409,12 +447,14 @@ struct Shutdown {
     deadline: Instant,
     answers: Vec<oneshot::Sender<ShutdownReport>>,
     error: Option<(ShardId, BoxError)>,
+    /// Completes when consumers are to end; gone once they were told.
+    drain: Option<oneshot::Receiver<()>>,
 }
 
 impl Shutdown {
     fn new(deadline: Duration) -> Self {
         let begun = Instant::now();
-        Self { begun, deadline: begun + deadline, answers: Vec::new(), error: None }
+        Self { begun, deadline: begun + deadline, answers: Vec::new(), error: None, drain: None }
     }
 }
 

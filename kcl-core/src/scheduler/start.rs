@@ -34,7 +34,7 @@ pub(super) struct Started {
 
 /// The running lease side.
 pub(super) struct LeaseSide {
-    pub(super) ended: oneshot::Receiver<Result<(), Arc<StoreError>>>,
+    pub(super) ended: oneshot::Receiver<Result<(), Error>>,
     /// Owns the task where it is one.
     _task: Option<tokio::task::JoinSet<()>>,
 }
@@ -66,6 +66,7 @@ impl Worker {
             events: self.events.clone(),
             trouble: trouble.clone(),
             stop: stop.clone(),
+            way: self.way.clone(),
         });
         let (start_answer, start_view) = oneshot::channel();
         let ended = self.drive(coordination, start_answer)?;
@@ -149,7 +150,7 @@ impl Worker {
     fn drive(
         &self,
         coordination: Coordination,
-        started: oneshot::Sender<Result<StartView, StoreError>>,
+        started: oneshot::Sender<Result<StartView, Error>>,
     ) -> Result<LeaseSide, Error> {
         let (ended_sender, ended) = oneshot::channel();
         let span = tracing::Span::current();

@@ -15,7 +15,7 @@ use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::gate::{Gate, Part};
-use crate::lease::{LeaseHandle, ReleaseTo};
+use crate::lease::{LeaseHandle, Phase, ReleaseTo};
 use crate::model::ShardId;
 use crate::plant::{Plant, planted};
 
@@ -38,6 +38,8 @@ struct Consumer {
 pub(super) struct Pauses {
     all: bool,
     shards: BTreeSet<ShardId>,
+    /// Whether a worker that started on standby was told to take leases before it ran.
+    pub(super) active: bool,
 }
 
 impl Pauses {
@@ -55,8 +57,12 @@ impl Pauses {
             Some(shard) => {
                 self.shards.remove(&shard);
             }
-            None => *self = Self::default(),
+            None => *self = Self { active: self.active, ..Self::default() },
         }
+    }
+
+    pub(super) fn activate(&mut self) {
+        self.active = true;
     }
 
     fn holds(&self, shard: &ShardId) -> bool {
@@ -70,6 +76,9 @@ pub(super) struct Supervisor {
     consumers: BTreeMap<ShardId, Consumer>,
     tasks: JoinSet<Done>,
     pauses: Pauses,
+    /// Whether the scheduler stops.
+    stopping: bool,
+    /// Whether consumers were told to end.
     draining: bool,
     outcomes: BTreeMap<ShardId, ShardOutcome>,
     gate: Gate,
@@ -82,6 +91,7 @@ impl Supervisor {
             consumers: BTreeMap::new(),
             tasks: JoinSet::new(),
             pauses,
+            stopping: false,
             draining: false,
             outcomes: BTreeMap::new(),
             gate,
@@ -122,11 +132,16 @@ impl Supervisor {
         let (report_sender, report) = watch::channel(report);
         let incarnation = handle.incarnation();
         let context = Arc::clone(&self.context);
+        handle.consumer_started();
         let task = if self.draining {
             // Acquired while stopping: nothing was started, so the lease goes back as it came.
             let (shard, handle) = (shard.clone(), handle.clone());
             self.tasks.spawn(async move {
-                let clean = handle.release(None, ReleaseTo::Anybody).await.is_ok();
+                let to = match handle.standing().phase {
+                    Phase::HandOver(successor) => ReleaseTo::Worker(successor),
+                    Phase::Held | Phase::Lost(_) => ReleaseTo::Anybody,
+                };
+                let clean = handle.release(None, to).await.is_ok();
                 Done { shard, incarnation, exit: Ok(Exit::Released { clean }) }
             })
         } else {
@@ -171,6 +186,11 @@ impl Supervisor {
         self.give_orders();
     }
 
+    /// From now on it counts how each shard comes out.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
     /// Drains every shard.
     pub(super) fn drain(&mut self) {
         self.draining = true;
@@ -208,8 +228,8 @@ impl Supervisor {
     pub(super) fn take_done(&mut self, done: Done) -> Option<(ShardId, BoxError)> {
         let Done { shard, incarnation, exit } = done;
         let known = self.consumers.get(&shard).is_some_and(|c| c.handle.incarnation() == incarnation);
-        if known {
-            self.consumers.remove(&shard);
+        if known && let Some(consumer) = self.consumers.remove(&shard) {
+            consumer.handle.consumer_ended();
         }
         let outcome = match exit {
             Ok(Exit::Ended) => ShardOutcome::Ended,
@@ -226,7 +246,7 @@ impl Supervisor {
                 ShardOutcome::ReleasedUncleanly
             }
         };
-        if self.draining {
+        if self.stopping {
             self.outcomes.insert(shard, outcome);
         }
         None

@@ -135,8 +135,11 @@ impl Mishap {
                 StoreOperation::Update,
                 StoreOperation::Delete,
                 StoreOperation::List,
+                StoreOperation::ChangeFleet,
             ]),
-            Self::StaleLeases => FaultRule::new(Fault::Stale(second * 3)).on([StoreOperation::List]),
+            Self::StaleLeases => {
+                FaultRule::new(Fault::Stale(second * 3)).on([StoreOperation::List, StoreOperation::FleetRow])
+            }
             Self::SlowLeases => FaultRule::new(Fault::Delay { before: ms..second, after: ms..second }),
             Self::DisturbedReads
             | Self::DeniedShards

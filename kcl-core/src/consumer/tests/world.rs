@@ -17,6 +17,7 @@ use crate::consumer::{
 };
 use crate::entropy::Entropy;
 use crate::event::{Event, EventSender};
+use crate::lease::Proof;
 use crate::lease::{
     CheckpointUpdate, Command, Lease, LeaseHandle, Liveness, LossReason, Phase, ReleaseTo, Standing,
     StoreError, StoreErrorKind,
@@ -323,8 +324,14 @@ impl World {
         });
         let (commands, commands_receiver) = mpsc::channel(8);
         let liveness = Arc::new(Liveness::new(seconds(5)));
-        let handle =
-            LeaseHandle::new(self.lease.clone(), 1, standing_receiver, commands, Arc::clone(&liveness));
+        let handle = LeaseHandle::new(
+            self.lease.clone(),
+            1,
+            standing_receiver,
+            commands,
+            Arc::clone(&liveness),
+            Proof::Lease,
+        );
         let standing = Arc::new(standing);
         let (orders, orders_receiver) = watch::channel(Order::Run);
         let (report_sender, report) = watch::channel(ShardReport::starting(self.lease.checkpoint));

@@ -31,7 +31,7 @@ impl Keeper {
                 answers.into_iter().for_each(accept);
             }
             Goal::Release { answers, reason } => {
-                self.outcomes.push(Outcome::Seen(row));
+                self.outcomes.push(Outcome::GivenUp(row));
                 self.drop_slot(shard, reason);
                 answers.into_iter().for_each(accept);
             }
@@ -57,15 +57,21 @@ impl Keeper {
             Acquisition::Steal => now + duration,
         };
         let parents = parents.clone();
-        self.outcomes.push(Outcome::Acquired { shard: shard.clone(), reason: reason.clone() });
+        self.outcomes.push(Outcome::Acquired { shard: shard.clone(), how: *how, reason: reason.clone() });
         let (standing, shown) = watch::channel(Standing {
             valid_until: written_after + duration - margin,
             phase: Phase::Held,
             checkpoint: row.checkpoint,
         });
         let liveness = Arc::new(Liveness::new(first_promise + (announce_at - now)));
-        let handle =
-            LeaseHandle::new(row.clone(), incarnation, shown, self.commands.clone(), Arc::clone(&liveness));
+        let handle = LeaseHandle::new(
+            row.clone(),
+            incarnation,
+            shown,
+            self.commands.clone(),
+            Arc::clone(&liveness),
+            self.settings.proof.clone(),
+        );
         let next_renewal = written_after + renewal.mul_f64(spread);
         slot.state = State::Held(Box::new(Held {
             row,
@@ -77,6 +83,7 @@ impl Keeper {
             checkpoints: Vec::new(),
             release: None,
             end: None,
+            give_to: None,
         }));
         self.changed = true;
         self.schedule_at(shard, next_renewal);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Answer, Call, Goal, Operation, accept};
-use crate::lease::handle::{CheckpointUpdate, Liveness, ReleaseTo, Standing};
+use crate::lease::handle::{CheckpointUpdate, Liveness, Proof, ReleaseTo, Standing};
 use crate::lease::verb::Verb;
 use crate::lease::{AttemptToken, Lease, LeaseHandle, LossReason, Phase};
 use crate::model::{Checkpoint, ShardId, WorkerId};
@@ -28,6 +28,8 @@ pub(super) struct Held {
     pub(super) checkpoints: Vec<(CheckpointUpdate, Answer)>,
     pub(super) release: Option<(Option<Checkpoint>, ReleaseTo, Answer)>,
     pub(super) end: Option<Ending>,
+    /// To whom this worker gives the lease of its own accord (R4).
+    pub(super) give_to: Option<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Held {
 
     /// Shows consumers who asked for the lease.
     pub(super) fn show_request(&self, me: &WorkerId) {
-        let phase = match &self.row.requested_by {
+        let phase = match self.give_to.as_ref().or(self.row.requested_by.as_ref()) {
             Some(worker) if worker != me => Phase::HandOver(worker.clone()),
             Some(_) | None => Phase::Held,
         };
@@ -67,7 +69,12 @@ impl Held {
     }
 
     /// The next write, if one is needed now. Prefers what ends the lease, then checkpoints, then renewal.
-    pub(super) fn next_operation(&mut self, token: AttemptToken, now: Instant) -> Option<Operation> {
+    pub(super) fn next_operation(
+        &mut self,
+        token: AttemptToken,
+        now: Instant,
+        (proof, check_interval): (&Proof, Duration),
+    ) -> Option<Operation> {
         if let Some((checkpoint, to, answer)) = self.release.take() {
             let (queued, mut answers) = self.take_checkpoints();
             answers.push(answer);
@@ -91,7 +98,13 @@ impl Held {
         if now < self.next_renewal {
             return None;
         }
-        if self.liveness.is_alive() || planted(Plant::RenewDeadConsumer) {
+        let is_alive = self.liveness.is_alive() || planted(Plant::RenewDeadConsumer);
+        if is_alive && matches!(proof, Proof::Member(_)) {
+            // The worker's heartbeats renew the lease; what remains is to look after its consumer (L-3).
+            self.next_renewal = now + check_interval;
+            return None;
+        }
+        if is_alive {
             return Some(Operation::new(Goal::Renew, Call::Update(Verb::renew(&self.row, token))));
         }
         // The consumer broke its promise. It may still be running, so it is told before the lease is given up.

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::held::{Ending, Held};
-use super::handle::{Command, EndShard};
+use super::handle::{Command, EndShard, Liveness, Proof};
 use super::verb::{Verb, Verdict};
 use super::{AttemptToken, Lease, LeaseHandle, LossReason, Phase, StoreError, Write};
 use crate::checkpointer::CheckpointError;
@@ -42,6 +42,8 @@ pub(crate) struct KeeperSettings {
     /// What the leases of children say of stream and start.
     pub(crate) stream: StreamIdentity,
     pub(crate) initial: InitialPosition,
+    /// What proves that held leases are valid, and so whether each is renewed.
+    pub(crate) proof: Proof,
 }
 
 impl KeeperSettings {
@@ -88,6 +90,8 @@ pub(crate) enum Call {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) shard: ShardId,
+    /// Distinguishes it from other attempts on the same row.
+    pub(crate) number: u64,
     pub(crate) call: Call,
     /// For how long its answer is waited for; without one it has failed.
     pub(crate) time_out: Duration,
@@ -98,8 +102,11 @@ pub(crate) struct Attempt {
 pub(crate) enum Outcome {
     Acquired {
         shard: ShardId,
+        how: Acquisition,
         reason: String,
     },
+    /// A lease was given up: this is the row as it was left.
+    GivenUp(Lease),
     /// A row was seen, as an answer to a write.
     Seen(Lease),
     /// A row is gone.
@@ -136,7 +143,8 @@ struct Operation {
     first_sent: Option<Instant>,
     /// Whether an attempt went without an answer, so that the write may have landed or may still land.
     unanswered: bool,
-    in_flight: bool,
+    /// The number of the attempt that is under way.
+    in_flight: Option<u64>,
     failures: u32,
 }
 
@@ -169,9 +177,12 @@ pub(crate) struct Keeper {
     slots: BTreeMap<ShardId, Slot>,
     schedule: BTreeSet<(Instant, ShardId)>,
     in_flight: usize,
+    attempts: u64,
     incarnations: u64,
     outcomes: Vec<Outcome>,
     changed: bool,
+    /// Leases that are not held any more whose consumers have not ended yet.
+    ending: BTreeMap<ShardId, Arc<Liveness>>,
 }
 
 impl Keeper {
@@ -189,9 +200,11 @@ impl Keeper {
             slots: BTreeMap::new(),
             schedule: BTreeSet::new(),
             in_flight: 0,
+            attempts: 0,
             incarnations: 0,
             outcomes: Vec::new(),
             changed: false,
+            ending: BTreeMap::new(),
         }
     }
 
@@ -208,9 +221,71 @@ impl Keeper {
         self.slots.is_empty()
     }
 
+    /// Whether a lease is held or being acquired.
+    pub(crate) fn writes_on(&self, shard: &ShardId) -> bool {
+        self.slots.contains_key(shard)
+    }
+
+    /// Whether a lease is being acquired.
+    pub(crate) fn is_acquiring(&self) -> bool {
+        self.slots.values().any(|slot| matches!(slot.state, State::Acquiring { .. }))
+    }
+
+    /// Whether a lease is held for which no successor was named.
+    pub(crate) fn without_successor(&self) -> bool {
+        self.slots.values().any(|slot| matches!(&slot.state, State::Held(held) if held.give_to.is_none()))
+    }
+
+    /// What the consumers of held leases have processed under them, in bytes.
+    pub(crate) fn processed(&self) -> impl Iterator<Item = (ShardId, u64)> {
+        self.slots.iter().filter_map(|(shard, slot)| match &slot.state {
+            State::Held(held) => Some((shard.clone(), held.liveness.processed())),
+            State::Acquiring { .. } => None,
+        })
+    }
+
     /// The shards this keeper writes on: those held and those being acquired.
     pub(crate) fn busy(&self) -> BTreeSet<ShardId> {
         self.slots.keys().cloned().collect()
+    }
+
+    /// The shards whose leases are not held any more and whose consumers have not ended yet. Nobody takes or adopts
+    /// their leases in this process meanwhile (R5).
+    pub(crate) fn ending(&mut self) -> impl Iterator<Item = &ShardId> {
+        self.ending.retain(|_, liveness| liveness.runs());
+        self.ending.keys()
+    }
+
+    /// Goes on under another id. Nothing may be held or being acquired.
+    pub(crate) fn rename(&mut self, me: WorkerId) {
+        debug_assert!(self.is_idle(), "leases are held under the id that is given up");
+        self.me = me;
+    }
+
+    /// Asks the consumer of a held lease to hand it over to `to`, or, with none, not to.
+    pub(crate) fn hand_over(&mut self, shard: &ShardId, to: Option<WorkerId>) {
+        let me = self.me.clone();
+        if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(shard) {
+            held.give_to = to;
+            held.show_request(&me);
+        }
+    }
+
+    /// The leases that are being handed over on this worker's own account, and to whom.
+    pub(crate) fn giving(&self) -> impl Iterator<Item = (&ShardId, &WorkerId)> {
+        self.slots.iter().filter_map(|(shard, slot)| match &slot.state {
+            State::Held(held) => held.give_to.as_ref().map(|to| (shard, to)),
+            State::Acquiring { .. } => None,
+        })
+    }
+
+    /// Tells consumers that a proof they lacked is there again.
+    pub(crate) fn wake_all(&mut self) {
+        for slot in self.slots.values_mut() {
+            if let State::Held(held) = &mut slot.state {
+                held.standing.send_modify(|_| {});
+            }
+        }
     }
 
     /// The handles consumers may run on by `now`, if they changed since the last call.
@@ -349,15 +424,18 @@ impl Keeper {
     /// Takes the answer of an attempt that was sent at `sent`.
     pub(crate) fn answered(
         &mut self,
-        shard: &ShardId,
+        (shard, attempt): (&ShardId, u64),
         result: Result<Write, Arc<StoreError>>,
         sent: Instant,
         now: Instant,
     ) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         let Some(slot) = self.slots.get_mut(shard) else { return };
-        let Some(operation) = slot.operation.as_mut() else { return };
-        operation.in_flight = false;
+        // An answer that comes after its lease was dropped says nothing about a later hold of it.
+        let Some(operation) = slot.operation.as_mut().filter(|o| o.in_flight == Some(attempt)) else {
+            return;
+        };
+        self.in_flight -= 1;
+        operation.in_flight = None;
         match result {
             Err(error) => self.failed(shard, error, sent, now),
             Ok(write) => {
@@ -390,7 +468,8 @@ impl Keeper {
         let slot = self.slots.get_mut(shard)?;
         if slot.operation.is_none() {
             let State::Held(held) = &mut slot.state else { return None };
-            slot.operation = held.next_operation(token, now);
+            let proof = (&self.settings.proof, self.settings.renewal_interval());
+            slot.operation = held.next_operation(token, now, proof);
             if slot.operation.is_none() {
                 let next = held.next_renewal;
                 self.schedule_at(shard, next);
@@ -398,13 +477,15 @@ impl Keeper {
             }
         }
         let operation = slot.operation.as_mut()?;
-        if operation.in_flight {
+        if operation.in_flight.is_some() {
             return None;
         }
-        operation.in_flight = true;
+        self.attempts += 1;
+        let number = self.attempts;
+        operation.in_flight = Some(number);
         operation.first_sent.get_or_insert(now);
         let time_out = self.settings.time_out(&operation.goal, operation.failures);
-        Some(Attempt { shard: shard.clone(), call: operation.call.clone(), time_out })
+        Some(Attempt { shard: shard.clone(), number, call: operation.call.clone(), time_out })
     }
 
     fn begin_end(&mut self, shard: &ShardId, incarnation: u64, end: EndShard, answer: Answer, now: Instant) {
@@ -481,7 +562,7 @@ impl Keeper {
     /// Moves the slot's wake-up to `at`, or leaves an earlier one.
     fn schedule_at(&mut self, shard: &ShardId, at: Instant) {
         let Some(slot) = self.slots.get_mut(shard) else { return };
-        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight) {
+        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight.is_some()) {
             return;
         }
         if let Some(due) = slot.due {
@@ -505,11 +586,14 @@ impl Keeper {
     /// Forgets a lease and tells whoever holds a handle.
     fn drop_slot(&mut self, shard: &ShardId, reason: LossReason) {
         let Some(slot) = self.remove(shard) else { return };
-        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight) {
-            // The answer will find no slot; its place is given back here.
-            self.in_flight = self.in_flight.saturating_sub(1);
+        if slot.operation.as_ref().is_some_and(|operation| operation.in_flight.is_some()) {
+            // The answer will find no slot, or another attempt in it; its place is given back here.
+            self.in_flight -= 1;
         }
         if let State::Held(held) = slot.state {
+            if held.liveness.runs() {
+                self.ending.insert(shard.clone(), Arc::clone(&held.liveness));
+            }
             held.standing.send_modify(|standing| standing.phase = Phase::Lost(reason.clone()));
             for (_, answer) in held.checkpoints {
                 refuse(answer);
@@ -528,7 +612,7 @@ impl Keeper {
 
 impl Operation {
     const fn new(goal: Goal, call: Call) -> Self {
-        Self { goal, call, first_sent: None, unanswered: false, in_flight: false, failures: 0 }
+        Self { goal, call, first_sent: None, unanswered: false, in_flight: None, failures: 0 }
     }
 }
 

@@ -27,6 +27,7 @@ impl Bench {
             first_promise: DURATION * 6,
             stream: StreamIdentity { arn: "arn".into(), created_millis: 1 },
             initial: InitialPosition::TrimHorizon,
+            proof: Proof::Lease,
         };
         let keeper = Keeper::new("me".into(), settings, Entropy::seeded(1), sender);
         Self { keeper, table: BTreeMap::new(), _commands: commands }
@@ -75,7 +76,7 @@ impl Bench {
             for attempt in attempts {
                 let now = Instant::now();
                 let write = self.apply(&attempt.call);
-                self.keeper.answered(&attempt.shard, Ok(write), now, now);
+                self.keeper.answered((&attempt.shard, attempt.number), Ok(write), now, now);
                 count += 1;
             }
         }
@@ -140,7 +141,7 @@ async fn validity_counts_from_before_the_write_was_sent() {
     let attempt = bench.one_attempt();
     advance(Duration::from_secs(3)).await;
     let write = bench.apply(&attempt.call);
-    bench.keeper.answered(&attempt.shard, Ok(write), sent, Instant::now());
+    bench.keeper.answered((&attempt.shard, attempt.number), Ok(write), sent, Instant::now());
     let handle = bench.handle("a");
     assert_eq!(handle.standing().valid_until, sent + DURATION - MARGIN);
     assert!(handle.may_deliver());
@@ -163,7 +164,7 @@ async fn six_attempts_to_renew_or_checkpoint_fit_into_the_time_that_is_left_of_t
                 let sent = Instant::now();
                 advance(attempt.time_out).await;
                 let unanswered = Err(error(StoreErrorKind::Unavailable));
-                bench.keeper.answered(&attempt.shard, unanswered, sent, Instant::now());
+                bench.keeper.answered((&attempt.shard, attempt.number), unanswered, sent, Instant::now());
             }
             advance(Duration::from_millis(1)).await;
         }
@@ -188,7 +189,7 @@ async fn a_table_that_throttles_for_six_tenths_of_a_lease_at_the_worst_time_cost
             for attempt in bench.keeper.due(now) {
                 attempts += 1;
                 let refused = Err(error(StoreErrorKind::Throttled));
-                bench.keeper.answered(&attempt.shard, refused, now, now);
+                bench.keeper.answered((&attempt.shard, attempt.number), refused, now, now);
                 if throttled.elapsed() >= DURATION.mul_f64(0.6) {
                     attempts += 100;
                 }
@@ -242,7 +243,12 @@ async fn a_write_that_landed_without_an_answer_is_recognised_when_it_is_repeated
     let attempt = bench.one_attempt();
     let first = Instant::now();
     let _ = bench.apply(&attempt.call);
-    bench.keeper.answered(&attempt.shard, Err(error(StoreErrorKind::Unavailable)), first, first);
+    bench.keeper.answered(
+        (&attempt.shard, attempt.number),
+        Err(error(StoreErrorKind::Unavailable)),
+        first,
+        first,
+    );
     assert_eq!(answered.try_recv().unwrap_err(), TryRecvError::Empty, "nothing is known yet");
     let other = bench.checkpoint(&handle, 6);
     advance(Duration::from_secs(2)).await;
@@ -251,7 +257,7 @@ async fn a_write_that_landed_without_an_answer_is_recognised_when_it_is_repeated
     assert_eq!(once, again, "nothing else is written before the answer");
     let write = bench.apply(&repeat.call);
     assert!(matches!(write, Write::Conflict(_)));
-    bench.keeper.answered(&repeat.shard, Ok(write), Instant::now(), Instant::now());
+    bench.keeper.answered((&repeat.shard, repeat.number), Ok(write), Instant::now(), Instant::now());
     assert!(answered.try_recv().unwrap().is_ok());
     assert_eq!(handle.standing().valid_until, first + DURATION - MARGIN, "counts from the first attempt");
     bench.settle();
@@ -266,7 +272,12 @@ async fn a_refused_write_after_a_lost_answer_is_not_taken_for_ones_own() {
     let mut answered = bench.checkpoint(&handle, 5);
     let attempt = bench.one_attempt();
     let now = Instant::now();
-    bench.keeper.answered(&attempt.shard, Err(error(StoreErrorKind::Unavailable)), now, now);
+    bench.keeper.answered(
+        (&attempt.shard, attempt.number),
+        Err(error(StoreErrorKind::Unavailable)),
+        now,
+        now,
+    );
     // A Java worker takes the lease: new counter, old token.
     let row = bench.table.get_mut("a").unwrap();
     row.owner = Some("java".into());
@@ -286,7 +297,12 @@ async fn a_checkpoint_that_landed_before_the_lease_was_taken_counts_as_stored() 
     let attempt = bench.one_attempt();
     let now = Instant::now();
     let _ = bench.apply(&attempt.call);
-    bench.keeper.answered(&attempt.shard, Err(error(StoreErrorKind::Unavailable)), now, now);
+    bench.keeper.answered(
+        (&attempt.shard, attempt.number),
+        Err(error(StoreErrorKind::Unavailable)),
+        now,
+        now,
+    );
     let row = bench.table.get_mut("a").unwrap();
     row.owner = Some("java".into());
     row.counter += 1;
@@ -308,7 +324,7 @@ async fn a_lease_whose_consumer_broke_its_promise_is_given_up() {
     assert_eq!(handle.lost().await, LossReason::Stalled, "told before the lease is given up");
     let now = Instant::now();
     let write = bench.apply(&attempt.call);
-    bench.keeper.answered(&attempt.shard, Ok(write), now, now);
+    bench.keeper.answered((&attempt.shard, attempt.number), Ok(write), now, now);
     assert_eq!(bench.table["a"].owner, None);
     assert!(matches!(bench.checkpoint(&handle, 3).try_recv().unwrap(), Err(CheckpointError::LeaseLost)));
 }
@@ -321,7 +337,12 @@ async fn renewals_go_on_after_validity_lapsed_and_restore_it() {
         advance(Duration::from_secs(1)).await;
         for attempt in bench.keeper.due(Instant::now()) {
             let now = Instant::now();
-            bench.keeper.answered(&attempt.shard, Err(error(StoreErrorKind::Throttled)), now, now);
+            bench.keeper.answered(
+                (&attempt.shard, attempt.number),
+                Err(error(StoreErrorKind::Throttled)),
+                now,
+                now,
+            );
         }
     }
     assert!(!handle.may_deliver());
@@ -343,7 +364,7 @@ async fn children_have_leases_before_their_parent_is_marked_as_ended() {
     for attempt in attempts {
         assert_eq!(bench.table["a"].checkpoint, Checkpoint::TrimHorizon);
         let write = bench.apply(&attempt.call);
-        bench.keeper.answered(&attempt.shard, Ok(write), now, now);
+        bench.keeper.answered((&attempt.shard, attempt.number), Ok(write), now, now);
     }
     bench.settle();
     assert!(answered.try_recv().unwrap().is_ok());
@@ -380,7 +401,7 @@ async fn both_parents_of_a_merge_that_end_at_once_wait_for_the_lease_of_the_chil
     assert!(bench.keeper.due(Instant::now()).is_empty(), "no end is written before the creation is answered");
     let now = Instant::now();
     let write = bench.apply(&creation.call);
-    bench.keeper.answered(&creation.shard, Ok(write), now, now);
+    bench.keeper.answered((&creation.shard, creation.number), Ok(write), now, now);
     bench.settle();
     assert!(one_answered.try_recv().unwrap().is_ok() && other_answered.try_recv().unwrap().is_ok());
     assert!(bench.table["a"].is_ended() && bench.table["b"].is_ended());
@@ -399,7 +420,7 @@ async fn the_parent_is_renewed_while_its_children_cannot_be_created() {
                 Call::Create(_) => Err(error(StoreErrorKind::Throttled)),
                 Call::Update(_) => Ok(bench.apply(&attempt.call)),
             };
-            bench.keeper.answered(&attempt.shard, result, now, now);
+            bench.keeper.answered((&attempt.shard, attempt.number), result, now, now);
         }
         assert!(handle.may_deliver());
         advance(Duration::from_millis(250)).await;

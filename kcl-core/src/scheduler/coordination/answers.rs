@@ -8,13 +8,13 @@ use tracing::{debug, info, warn};
 use super::{Batch, Control, Coordination, SideDone, in_time};
 use crate::error::Chain;
 use crate::event::Event;
-use crate::lease::keeper::{Attempt, Call, Outcome};
+use crate::lease::keeper::{Acquisition, Attempt, Call, Outcome};
 use crate::lease::verb::Verb;
 use crate::lease::{Command, Consistency, LossReason, StoreErrorKind, Write};
 
 impl Coordination {
     pub(super) fn send_due(&mut self, now: Instant) {
-        for Attempt { shard, call, time_out } in self.keeper.due(now) {
+        for Attempt { shard, number, call, time_out } in self.keeper.due(now) {
             let store = Arc::clone(&self.store);
             self.flights.push(Box::pin(async move {
                 let sent = Instant::now();
@@ -27,7 +27,7 @@ impl Coordination {
                     }
                 };
                 let result = in_time(&*store, "write", time_out, write).await;
-                (shard, sent, result.map_err(Arc::new))
+                ((shard, number), sent, result.map_err(Arc::new))
             }));
         }
     }
@@ -55,14 +55,20 @@ impl Coordination {
 
     pub(super) fn take_control(&mut self, control: Control) {
         match control {
-            Control::Shards { shards, answer } => {
-                self.sync(&shards, answer);
-            }
+            Control::Shards { shards, answer } => self.compare(shards, answer, Instant::now()),
             Control::Delete { leases, answer } => self.delete(leases, Some(answer)),
-            Control::StopTaking => {
+            Control::StopTaking { deadline, drain } => {
                 self.taking = false;
                 self.next_plan = None;
                 self.withdraw_requests();
+                self.leave_fleet(deadline, drain, Instant::now());
+            }
+            Control::Activate => {
+                if let Some(fleet) = &mut self.fleet {
+                    fleet.activate();
+                }
+                self.taking = true;
+                self.plan_soon(Instant::now());
             }
         }
     }
@@ -71,6 +77,8 @@ impl Coordination {
         let now = Instant::now();
         match done {
             SideDone::Nothing => {}
+            SideDone::PassedOn(shard, result) => self.passed_on(shard, *result, now),
+            SideDone::Peers(rows, result) => self.saw_peers(rows, result, now),
             SideDone::Requested(shard, result) => {
                 self.side_busy.remove(&shard);
                 match *result {
@@ -89,6 +97,7 @@ impl Coordination {
             SideDone::Created(batch) => {
                 self.batch_done(&batch, true, now);
                 batch.finish();
+                self.next_plan = None;
                 self.plan_soon(now);
             }
             SideDone::Deleted(batch) => {
@@ -113,23 +122,56 @@ impl Coordination {
             let what = if created { "created" } else { "deleted" };
             warn!(error = %Chain(error), "leases could not be {what}; the next listing tries again");
         }
+        if let Some(fleet) = &mut self.fleet
+            && batch.written.iter().any(|(_, write)| matches!(write, Write::Applied(_)))
+        {
+            fleet.moved();
+        }
+        if let Some(fleet) = &mut self.fleet
+            && created
+            && batch.error.is_none()
+        {
+            fleet.kept_house();
+        }
         self.publish_table();
     }
 
     pub(super) fn handle_outcomes(&mut self, now: Instant) {
         for outcome in self.keeper.take_outcomes() {
             match outcome {
-                Outcome::Acquired { shard, reason } => {
+                Outcome::Acquired { shard, how, reason } => {
                     info!(%shard, %reason, "lease acquired");
+                    match &mut self.fleet {
+                        Some(fleet) if how != Acquisition::Adopt => fleet.moved(),
+                        Some(_) => {}
+                        None => self.confirm_no_fleet(),
+                    }
                     self.has_written = true;
+                    if let Some(fleet) = &mut self.fleet {
+                        fleet.holds(shard.clone(), now);
+                    }
                     self.requests.remove(&shard);
                     self.free_since.remove(&shard);
                     self.events.send(Event::LeaseAcquired { shard, reason });
                 }
+                Outcome::GivenUp(row) => {
+                    match (&mut self.fleet, &row.owner) {
+                        (Some(fleet), Some(to)) => fleet.gave(row.shard.clone(), to.clone(), now),
+                        (Some(fleet), None) => fleet.moved(),
+                        (None, _) => {}
+                    }
+                    self.saw(row, now);
+                    if self.fleet.is_some() {
+                        self.plan_soon(now);
+                    }
+                }
                 Outcome::Seen(row) => {
                     let mine = row.is_owned_by(&self.me);
                     self.saw(row, now);
-                    if mine && self.taking {
+                    if self.fleet.is_some() {
+                        // The cached row was old; the plan is made again with this one.
+                        self.plan_soon(now);
+                    } else if mine && self.taking {
                         // The row names this worker, but the write that did was not recognised: adopt it soon.
                         self.plan_soon(now + self.settings.lease_duration / 20);
                     }
@@ -139,21 +181,34 @@ impl Coordination {
                     self.want_listing();
                 }
                 Outcome::Lost { shard, reason } => {
+                    if let Some(fleet) = &mut self.fleet {
+                        fleet.lost(&shard, reason == LossReason::Stalled, now);
+                    }
                     match &reason {
-                        LossReason::Taken { by: Some(owner) } if *owner == self.me => {
+                        LossReason::Taken { by: Some(owner) }
+                            if *owner == self.me && self.fleet.is_none() =>
+                        {
                             warn!(%shard, "a write under this worker's id is not this worker's: is the id used twice?");
                         }
                         LossReason::Ended => {}
                         LossReason::Released => info!(%shard, "lease released"),
                         _ => warn!(%shard, ?reason, "lease lost"),
                     }
-                    if matches!(reason, LossReason::Released | LossReason::Stalled) {
+                    let given = self.fleet.is_some()
+                        && self
+                            .table
+                            .get(&shard)
+                            .is_some_and(|row| row.owner.as_ref().is_some_and(|o| *o != self.me));
+                    if matches!(reason, LossReason::Released | LossReason::Stalled) && !given {
                         self.given_up_until.insert(shard.clone(), now + self.settings.lease_duration);
                     }
                     self.events.send(Event::LeaseLost { shard, reason });
                 }
                 Outcome::Ended { row } => {
                     info!(shard = %row.shard, "shard ended");
+                    if let Some(fleet) = &mut self.fleet {
+                        fleet.moved();
+                    }
                     self.ended_since.insert(row.shard.clone(), now);
                     self.saw(row, now);
                     self.publish_table();
@@ -163,7 +218,7 @@ impl Coordination {
                     // A worker that may not write leases would look busy for ever and do nothing. One that has
                     // written some goes on: rights and credentials that were taken away may come back.
                     if error.kind() == StoreErrorKind::Denied && !self.has_written {
-                        self.denied.get_or_insert_with(|| Arc::clone(&error));
+                        self.fatal.get_or_insert_with(|| Arc::clone(&error).into());
                     }
                     if failures == 1 {
                         debug!(%shard, error = %Chain(&*error), "a lease write failed, repeating it");
@@ -176,7 +231,8 @@ impl Coordination {
     }
 
     pub(super) fn publish_held(&mut self, now: Instant) {
-        let is_idle = !self.taking && self.keeper.is_idle() && self.side_calls.is_empty();
+        let has_left = self.fleet.as_ref().is_none_or(|fleet| fleet.has_left());
+        let is_idle = !self.taking && self.keeper.is_idle() && self.side_calls.is_empty() && has_left;
         self.idle.send_if_modified(|idle| std::mem::replace(idle, is_idle) != is_idle);
         if let Some(held) = self.keeper.take_changed_handles(now) {
             self.held.send_if_modified(|current| {

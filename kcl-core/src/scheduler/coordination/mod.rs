@@ -4,6 +4,8 @@
 //! Every call to the lease store is made here.
 
 mod answers;
+mod fleet;
+mod peers;
 mod planning;
 mod table;
 
@@ -19,16 +21,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(crate) use self::fleet::AUDIT_INTERVAL;
+use self::fleet::{Fleet, FleetDone};
+pub use self::fleet::{FleetSnapshot, MemberSnapshot};
+use self::peers::Peers;
+use super::builder::{StartMode, Takeover};
 use super::trouble::Trouble;
 use crate::entropy::Entropy;
-use crate::error::Chain;
+use crate::error::{Chain, Error};
 use crate::event::EventSender;
+use crate::fleet::{FleetRow, FleetRowKey, MemberLimits, MemberState};
 use crate::lease::keeper::{Keeper, KeeperSettings};
 use crate::lease::{
-    Command, Consistency, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, Prepared,
-    StoreError, StoreErrorKind, Write,
+    Command, Consistency, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, MemberProof,
+    Prepared, Proof, StoreError, StoreErrorKind, Write,
 };
+use crate::load::LoadSource;
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
+use crate::plan::PlacementStrategy;
 use crate::retry::Backoff;
 use crate::settings::Settings;
 use crate::time::Clock;
@@ -36,9 +46,11 @@ use crate::time::Clock;
 /// What the lease table showed when it was last listed, and what was written since.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableView {
-    pub(crate) leases: BTreeMap<ShardId, Lease>,
-    /// Whether this worker is the one that keeps house (KCL 2.x rule).
+    pub(crate) leases: Arc<BTreeMap<ShardId, Lease>>,
+    /// Whether this worker is the one that keeps house.
     pub(crate) leader: bool,
+    /// What a member of a fleet sees of it.
+    pub(crate) fleet: Option<FleetSnapshot>,
     /// When the table was last listed to its end.
     pub(crate) listed_at: Option<Instant>,
     /// The rows that cannot be read, by key, and why.
@@ -63,8 +75,10 @@ pub(crate) enum Control {
     },
     /// Delete these rows if they are still like this (a reset the user asked for).
     Delete { leases: Vec<Lease>, answer: oneshot::Sender<Result<(), StoreError>> },
-    /// Take and ask for nothing more.
-    StopTaking,
+    /// Take and ask for nothing more, and leave by then. `drain` is told when consumers are to end.
+    StopTaking { deadline: Instant, drain: oneshot::Sender<()> },
+    /// Take leases from now on.
+    Activate,
 }
 
 /// What the scheduler sees of its lease side.
@@ -94,15 +108,32 @@ pub(crate) struct CoordinationConfig {
     pub(crate) events: EventSender,
     pub(super) trouble: Trouble,
     pub(crate) stop: CancellationToken,
+    pub(crate) way: Way,
 }
 
-type Flight = BoxFuture<'static, (ShardId, Instant, Result<Write, Arc<StoreError>>)>;
+/// How workers coordinate, with what that needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) coordination: super::builder::Coordination,
+    pub(crate) takeover: Takeover,
+    pub(crate) start: StartMode,
+    pub(crate) placement: PlacementStrategy,
+    pub(crate) load: Option<Arc<dyn LoadSource>>,
+}
+
+/// The stream's shards, and who waits until their leases are there.
+type FirstCompare = (Arc<Vec<Shard>>, oneshot::Sender<Result<(), StoreError>>);
+type Flight = BoxFuture<'static, ((ShardId, u64), Instant, Result<Write, Arc<StoreError>>)>;
 type SideCall = BoxFuture<'static, SideDone>;
 
 /// The answer of a call that is not a write on a held lease.
 enum SideDone {
     /// The caller was answered.
     Nothing,
+    /// A lease was passed on that this worker never held.
+    PassedOn(ShardId, Box<Result<Write, StoreError>>),
+    /// The rows of a fleet were read, on behalf of a worker that is no member.
+    Peers(Vec<(FleetRowKey, Option<FleetRow>)>, Result<(), StoreError>),
     /// A hand-over was asked for, or not.
     Requested(ShardId, Box<Result<Write, StoreError>>),
     /// Leases were created.
@@ -127,12 +158,26 @@ impl Batch {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Scan {
+    consistency: Consistency,
     rows: BTreeMap<ShardId, Lease>,
     unreadable: BTreeMap<String, String>,
+    foreign: BTreeMap<String, String>,
     /// Rows that were written while the scan was under way; newer than what it shows.
     written: BTreeMap<ShardId, Option<Lease>>,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            consistency: Consistency::Eventual,
+            rows: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            written: BTreeMap::new(),
+        }
+    }
 }
 
 /// The lease side. See the module.
@@ -166,8 +211,25 @@ pub(crate) struct Coordination {
     taking: bool,
     /// Whether a lease was ever acquired.
     has_written: bool,
-    /// The first write of a lease was denied.
-    denied: Option<Arc<StoreError>>,
+    /// What makes this worker stop.
+    fatal: Option<Error>,
+    /// What a member of a fleet needs beyond the rest.
+    fleet: Option<Box<Fleet>>,
+    /// What a worker that is no member knows of fleets.
+    peers: Peers,
+    way: Way,
+    /// Rows of other kinds, by key: their kind.
+    foreign_rows: BTreeMap<String, String>,
+    /// When the listing was begun that the table shows.
+    listing_shown_begun: Option<Instant>,
+    listing_begun: Instant,
+    /// Whether the table changed since it was published, and when that was.
+    table_dirty: bool,
+    published: Option<(Instant, Arc<BTreeMap<ShardId, Lease>>)>,
+    /// The first comparison of shards and leases, which waits for this worker to become a member.
+    first_compare: Option<FirstCompare>,
+    /// Shards to compare with the leases as soon as those are listed freshly enough.
+    sync_later: Option<(Instant, Arc<Vec<Shard>>)>,
 
     scan: Option<Scan>,
     scan_backoff: Backoff,
@@ -200,6 +262,7 @@ impl Coordination {
             events,
             trouble,
             stop,
+            way,
         } = config;
         let (command_sender, commands) = mpsc::channel(1024);
         let (control_sender, controls) = mpsc::channel(16);
@@ -208,6 +271,9 @@ impl Coordination {
         let ended = Arc::new(Notify::new());
         let (listing_wanted, listing_wanted_view) = watch::channel(0);
         let (idle, idle_view) = watch::channel(false);
+        let is_fleet = way.coordination == super::builder::Coordination::Fleet;
+        let member_proof =
+            is_fleet.then(|| MemberProof::new(Arc::clone(&clock), settings.lease_safety_margin));
         let keeper_settings = KeeperSettings {
             lease_duration: settings.lease_duration,
             safety_margin: settings.lease_safety_margin,
@@ -215,11 +281,30 @@ impl Coordination {
             first_promise: settings.stall_timeout,
             stream: stream.clone(),
             initial,
+            proof: match &member_proof {
+                Some(proof) => Proof::Member(proof.clone()),
+                None => Proof::Lease,
+            },
         };
         let keeper = Keeper::new(me.clone(), keeper_settings, entropy.fork(), command_sender.clone());
         let now = Instant::now();
         let scan_backoff =
             Backoff::new(Duration::from_millis(100), settings.lease_scan_interval, entropy.fork());
+        let fleet = member_proof.map(|proof| {
+            let backoff =
+                Backoff::new(Duration::from_millis(100), settings.lease_duration / 3, entropy.fork());
+            let limits = MemberLimits {
+                leases: u64::try_from(settings.max_leases).ok().filter(|_| settings.max_leases != usize::MAX),
+                load: settings.max_load,
+            };
+            let state = match way.start {
+                StartMode::Active => MemberState::Active,
+                StartMode::Standby => MemberState::Observer,
+            };
+            let patient = way.takeover == Takeover::Wait;
+            Box::new(Fleet::new(&me, proof, settings.lease_duration, (limits, state), patient, backoff))
+        });
+        let taking = way.start == StartMode::Active || is_fleet;
         let coordination = Self {
             observer: LeaseObserver::new(settings.lease_duration),
             store,
@@ -242,9 +327,19 @@ impl Coordination {
             side_busy: BTreeSet::new(),
             unreadable: BTreeMap::new(),
             reported_trimmed: BTreeSet::new(),
-            taking: true,
+            taking,
             has_written: false,
-            denied: None,
+            fatal: None,
+            fleet,
+            peers: Peers::default(),
+            way,
+            foreign_rows: BTreeMap::new(),
+            listing_shown_begun: None,
+            listing_begun: now,
+            table_dirty: true,
+            published: None,
+            first_compare: None,
+            sync_later: None,
             scan: None,
             scan_backoff,
             next_scan: now,
@@ -279,8 +374,8 @@ impl Coordination {
     /// If the right to write leases turns out to be missing.
     pub(crate) async fn run(
         mut self,
-        started: oneshot::Sender<Result<StartView, StoreError>>,
-    ) -> Result<(), Arc<StoreError>> {
+        started: oneshot::Sender<Result<StartView, Error>>,
+    ) -> Result<(), Error> {
         let stop = self.stop.clone();
         let start = tokio::select! {
             biased;
@@ -292,14 +387,14 @@ impl Coordination {
             return Ok(());
         }
         self.next_scan = Instant::now() + self.scan_interval();
-        while self.denied.is_none() && !self.step(&stop).await {}
+        while self.fatal.is_none() && !self.step(&stop).await {}
         self.keeper.abandon_all(&LossReason::Released);
         self.handle_outcomes(Instant::now());
         self.publish_held(Instant::now());
-        self.denied.map_or(Ok(()), Err)
+        self.fatal.map_or(Ok(()), Err)
     }
 
-    async fn start(&mut self) -> Result<StartView, StoreError> {
+    async fn start(&mut self) -> Result<StartView, Error> {
         let mut backoff =
             Backoff::new(Duration::from_millis(100), Duration::from_secs(2), self.entropy.fork());
         let prepared = loop {
@@ -310,7 +405,7 @@ impl Coordination {
                     self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         };
         loop {
@@ -321,19 +416,24 @@ impl Coordination {
                     self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
+        }
+        if prepared.java_leadership.is_none() {
+            self.refuse_foreign_rows()?;
         }
         self.publish_table();
         Ok(StartView { prepared, leases: self.table.clone() })
     }
 
     async fn list_all(&mut self) -> Result<(), StoreError> {
-        self.scan = Some(Scan::default());
-        let mut page = self.store.list(None, Consistency::Eventual).await?;
+        let consistency = Consistency::Eventual;
+        self.listing_begun = Instant::now();
+        self.scan = Some(Scan { consistency, ..Scan::default() });
+        let mut page = self.store.list(None, consistency).await?;
         loop {
             match self.take_page(page, Instant::now()) {
-                Some(token) => page = self.store.list(Some(token), Consistency::Eventual).await?,
+                Some(token) => page = self.store.list(Some(token), consistency).await?,
                 None => return Ok(()),
             }
         }
@@ -342,6 +442,7 @@ impl Coordination {
     /// Does whatever comes next. Returns whether to stop.
     async fn step(&mut self, stop: &CancellationToken) -> bool {
         let now = Instant::now();
+        self.fleet_send_due(now);
         self.send_due(now);
         self.handle_outcomes(now);
         self.publish_held(now);
@@ -349,11 +450,13 @@ impl Coordination {
         tokio::select! {
             biased;
             () = stop.cancelled() => return true,
+            Some(done) = next_fleet_call(&mut self.fleet) => self.fleet_done(done),
             Some((shard, sent, result)) = self.flights.next(), if !self.flights.is_empty() => {
-                self.keeper.answered(&shard, result, sent, Instant::now());
+                self.keeper.answered((&shard.0, shard.1), result, sent, Instant::now());
+                self.table_dirty = true;
                 // Answers come in bursts; taking all that are there spares a round of publishing for each.
                 while let Some(Some((shard, sent, result))) = self.flights.next().now_or_never() {
-                    self.keeper.answered(&shard, result, sent, Instant::now());
+                    self.keeper.answered((&shard.0, shard.1), result, sent, Instant::now());
                 }
             }
             Some(command) = self.commands.recv() => self.take_command(command, Instant::now()),
@@ -367,11 +470,11 @@ impl Coordination {
         }
         let now = Instant::now();
         if self.scan.is_none() && now >= self.next_scan {
-            self.scan = Some(Scan::default());
-            self.request_page(None);
+            self.begin_listing(now);
         }
         if self.next_plan.is_some_and(|at| now >= at) {
             self.next_plan = None;
+            self.sync_when_fresh(now);
             self.plan(now);
         }
         false
@@ -379,13 +482,22 @@ impl Coordination {
 
     fn next_wake(&self) -> Instant {
         let scan = self.scan.is_none().then_some(self.next_scan);
+        let fleet = self.fleet.as_ref().and_then(|fleet| fleet.next_wake(Instant::now()));
         self.keeper
             .next_due()
             .into_iter()
             .chain(scan)
+            .chain(fleet)
             .chain(self.next_plan)
             .min()
             .unwrap_or_else(|| Instant::now() + self.settings.lease_duration)
+    }
+}
+
+async fn next_fleet_call(fleet: &mut Option<Box<Fleet>>) -> Option<FleetDone> {
+    match fleet {
+        Some(fleet) => fleet.calls.next().await,
+        None => None,
     }
 }
 

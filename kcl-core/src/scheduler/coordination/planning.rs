@@ -14,10 +14,16 @@ use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::keeper::Acquisition;
 use crate::lease::verb::Verb;
-use crate::lease::{AttemptToken, Expectation, Lease, OwnerExpectation, StoreError};
+use crate::lease::{AttemptToken, Expectation, Lease, OwnerExpectation, StoreError, Write};
 use crate::model::{Shard, ShardId};
 use crate::plan::{self, Action, BalanceInput, BalanceLimits, CleanupInput, LeaseView, SyncInput};
 
+/// How old a listing may be for leases to be created by it.
+const FRESH: Duration = Duration::from_secs(50);
+/// For how long a worker that starts leaves house-keeping to one that began before.
+const HOUSEKEEPER_GRACE: Duration = Duration::from_secs(3);
+/// After so many leases that others had created already, whoever creates looks again.
+const LOST_RACES: usize = 64;
 /// How many leases are created at a time.
 const CREATIONS_AT_A_TIME: usize = 32;
 
@@ -30,6 +36,14 @@ impl Coordination {
 
     /// Shows the table as it is now, and acts on it.
     pub(super) fn plan(&mut self, now: Instant) {
+        if self.fleet.is_some() {
+            if self.taking {
+                self.plan_fleet(now);
+            } else {
+                self.publish_fleet_table(now);
+            }
+            return;
+        }
         let table = self.publish_table();
         if !self.taking {
             return;
@@ -93,6 +107,9 @@ impl Coordination {
             },
         });
         self.next_plan = next_plan;
+        if !decisions.is_empty() && !self.may_take_beside_fleets(now) {
+            return;
+        }
         for decision in decisions {
             debug!(shard = %decision.shard, action = ?decision.action, reason = %decision.reason, "planned");
             let Some(row) = rows.get(&decision.shard) else { continue };
@@ -139,6 +156,54 @@ impl Coordination {
         }
     }
 
+    /// Has shards and leases compared by whoever keeps house, on listings that are fresh.
+    pub(super) fn compare(
+        &mut self,
+        shards: Arc<Vec<Shard>>,
+        answer: Option<oneshot::Sender<Result<(), StoreError>>>,
+        now: Instant,
+    ) {
+        let Some(fleet) = &mut self.fleet else { return self.sync(&shards, answer) };
+        if let Some(answer) = answer {
+            fleet.admit();
+            self.first_compare = Some((shards, answer));
+            self.compare_first(now);
+        } else if fleet.keeps_house(self.settings.shard_sync_interval, now) {
+            self.sync_later = Some((now, shards));
+            if self.listed_at.is_some_and(|at| now < at + FRESH) {
+                self.sync_when_fresh(now);
+            } else {
+                self.next_scan = self.next_scan.min(now);
+            }
+        }
+    }
+
+    /// The first comparison, once this worker is a member and has listed the table.
+    pub(super) fn compare_first(&mut self, now: Instant) {
+        let Some(fleet) = &self.fleet else { return };
+        if !fleet.is_listed_since(self.listing_shown_begun) {
+            return;
+        }
+        let Some((shards, answer)) = self.first_compare.take() else { return };
+        if fleet.is_first() {
+            return self.sync(&shards, Some(answer));
+        }
+        // Others have begun before. Should they fail, this worker does it.
+        self.sync_later = Some((now + HOUSEKEEPER_GRACE, shards));
+        self.plan_soon(now + HOUSEKEEPER_GRACE);
+        // Whoever asked has gone if this fails.
+        let _ = answer.send(Ok(()));
+    }
+
+    /// Compares the shards that were to be compared once the leases are listed (R8: decisions to create are void if
+    /// the listings behind them are older than 60 s).
+    pub(super) fn sync_when_fresh(&mut self, now: Instant) {
+        let fresh = self.listed_at.is_some_and(|at| now < at + FRESH);
+        if let Some((_, shards)) = self.sync_later.take_if(|(at, _)| *at <= now && fresh) {
+            self.sync(&shards, None);
+        }
+    }
+
     /// Compares the stream's shards with the leases: creates what is missing, deletes what is done with.
     pub(super) fn sync(&mut self, shards: &[Shard], answer: Option<oneshot::Sender<Result<(), StoreError>>>) {
         let leases = self.rows();
@@ -171,14 +236,23 @@ impl Coordination {
             if let Some(answer) = answer {
                 let _ = answer.send(Ok(()));
             }
+            if let Some(fleet) = &mut self.fleet {
+                fleet.kept_house();
+            }
             self.plan_soon(Instant::now());
             return;
+        }
+        let is_fleet = self.fleet.is_some();
+        if is_fleet {
+            // Should this worker stop at races it lost, the rest is looked at again.
+            self.sync_later = Some((Instant::now() + HOUSEKEEPER_GRACE, Arc::new(shards.to_vec())));
         }
         self.side_busy.extend(create.iter().map(|lease| lease.shard.clone()));
         let store = Arc::clone(&self.store);
         let attempted: Vec<ShardId> = create.iter().map(|lease| lease.shard.clone()).collect();
         self.side_calls.push(Box::pin(async move {
             let mut batch = Batch { attempted, written: Vec::new(), error: None, answer };
+            let mut races = 0;
             // Generation by generation, so that a crash midway leaves ancestors first.
             for generation in generations(create) {
                 let mut writes = futures_util::stream::iter(generation)
@@ -189,11 +263,17 @@ impl Coordination {
                     .buffer_unordered(CREATIONS_AT_A_TIME);
                 while let Some((result, shard)) = writes.next().await {
                     match result {
-                        Ok(write) => batch.written.push((shard, write)),
+                        Ok(write) => {
+                            races += usize::from(matches!(write, Write::Conflict(_)));
+                            batch.written.push((shard, write));
+                        }
                         Err(error) => batch.error = Some(error),
                     }
+                    if is_fleet && races >= LOST_RACES {
+                        break;
+                    }
                 }
-                if batch.error.is_some() {
+                if batch.error.is_some() || is_fleet && races >= LOST_RACES {
                     break;
                 }
             }

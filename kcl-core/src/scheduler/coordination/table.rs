@@ -14,8 +14,16 @@ use crate::lease::{Consistency, Lease, LeasePage, PageToken, StoreError};
 use crate::model::ShardId;
 use crate::plan;
 
+/// For how long a member shows the table it has published.
+const SHOWN_FOR: Duration = Duration::from_secs(1);
+
 impl Coordination {
     pub(super) fn scan_interval(&self) -> Duration {
+        if let Some(fleet) = &self.fleet {
+            return fleet
+                .listing_interval(self.settings.lease_duration, !self.unreadable.is_empty())
+                .mul_f64(0.9 + self.entropy.unit() / 10.0);
+        }
         let scan = self.settings.lease_scan_interval;
         let interval = if self.requests.values().any(|(worker, _)| *worker == self.me) {
             scan.min(Duration::from_secs(1))
@@ -34,12 +42,25 @@ impl Coordination {
         !held.is_empty() && self.table.values().all(|lease| lease.is_ended() || held.contains(&lease.shard))
     }
 
+    /// Begins to list the table.
+    pub(super) fn begin_listing(&mut self, now: Instant) {
+        let consistency = match &mut self.fleet {
+            Some(fleet) => fleet.begin_listing(now),
+            None => Consistency::Eventual,
+        };
+        self.listing_begun = now;
+        self.scan = Some(Scan { consistency, ..Scan::default() });
+        self.request_page(None);
+    }
+
     pub(super) fn request_page(&mut self, token: Option<PageToken>) {
         let store = Arc::clone(&self.store);
+        let consistency = self.scan.as_ref().map_or(Consistency::Eventual, |scan| scan.consistency);
         let timeout = self.settings.lease_duration / 2;
-        self.page = Some(Box::pin(async move {
-            in_time(&*store, "list", timeout, store.list(token, Consistency::Eventual)).await
-        }));
+        self.page =
+            Some(Box::pin(
+                async move { in_time(&*store, "list", timeout, store.list(token, consistency)).await },
+            ));
     }
 
     /// The table, with the rows of held leases as last confirmed.
@@ -55,8 +76,13 @@ impl Coordination {
                 Some(token) => self.request_page(Some(token)),
                 None => {
                     self.scan_backoff.reset();
-                    self.plan(now);
                     self.next_scan = now + self.scan_interval();
+                    if let Some(at) = self.fleet.as_ref().and_then(|fleet| fleet.wants_listing_at()) {
+                        self.next_scan = self.next_scan.min(at);
+                    }
+                    self.plan(now);
+                    self.compare_first(now);
+                    self.sync_when_fresh(now);
                 }
             },
             Err(error) => {
@@ -81,15 +107,24 @@ impl Coordination {
             }
             scan.unreadable.insert(row.key, row.reason);
         }
+        for row in page.foreign {
+            scan.foreign.insert(row.key, row.entity_type);
+        }
+        let mut scan = std::mem::take(scan);
         for lease in page.leases {
             self.observer.observe(&lease, now);
+            if let (Some(fleet), Some(owner)) = (&mut self.fleet, &lease.owner) {
+                fleet.see_owner(owner, now);
+                self.watch_foreign(&lease, now);
+            }
             self.keeper.note_row(&lease);
             scan.rows.insert(lease.shard.clone(), lease);
         }
         if page.next.is_some() {
+            self.scan = Some(scan);
             return page.next;
         }
-        let Scan { mut rows, unreadable, written } = std::mem::take(scan);
+        let Scan { consistency: _, mut rows, unreadable, foreign, written } = scan;
         self.scan = None;
         for (shard, row) in written {
             match row {
@@ -99,8 +134,12 @@ impl Coordination {
         }
         self.table = rows;
         self.unreadable = unreadable;
+        self.foreign_rows = foreign;
         self.listed_at = Some(now);
+        self.listing_shown_begun = Some(self.listing_begun);
+        self.table_dirty = true;
         self.notice_missing_rows(now);
+        self.judge_foreign(now);
         None
     }
 
@@ -112,6 +151,10 @@ impl Coordination {
         });
         self.ended_since.retain(|shard, _| table.contains_key(shard));
         self.given_up_until.retain(|_, until| *until > now);
+        if let Some(fleet) = &mut self.fleet {
+            let owners: BTreeSet<_> = table.values().filter_map(|lease| lease.owner.as_ref()).collect();
+            fleet.retain_owners(|owner| owners.contains(owner));
+        }
         for lease in table.values().filter(|lease| lease.is_ended()) {
             self.ended_since.entry(lease.shard.clone()).or_insert(now);
         }
@@ -129,6 +172,10 @@ impl Coordination {
 
     pub(super) fn saw(&mut self, row: Lease, now: Instant) {
         self.observer.observe(&row, now);
+        self.table_dirty = true;
+        if let (Some(fleet), Some(owner)) = (&mut self.fleet, &row.owner) {
+            fleet.see_owner(owner, now);
+        }
         if let Some(scan) = &mut self.scan {
             scan.written.insert(row.shard.clone(), Some(row.clone()));
         }
@@ -136,6 +183,7 @@ impl Coordination {
     }
 
     pub(super) fn gone(&mut self, shard: &ShardId) {
+        self.table_dirty = true;
         if let Some(scan) = &mut self.scan {
             scan.written.insert(shard.clone(), None);
         }
@@ -143,16 +191,48 @@ impl Coordination {
     }
 
     /// Shows the table, and returns what is shown.
-    pub(super) fn publish_table(&self) -> Arc<TableView> {
-        let leases = self.rows();
-        let leader = plan::is_leader(&self.me, leases.values());
+    pub(super) fn publish_table(&mut self) -> Arc<TableView> {
+        let now = Instant::now();
+        let leases = Arc::new(self.rows());
+        self.table_dirty = false;
+        self.published = Some((now, Arc::clone(&leases)));
+        let leader = self.keeps_house(&leases, now);
         let view = Arc::new(TableView {
             leases,
             leader,
+            fleet: self.fleet_snapshot(now),
             listed_at: self.listed_at,
             unreadable: self.unreadable.clone(),
         });
         self.view.send_replace(Arc::clone(&view));
         view
+    }
+
+    /// R8 for members of a fleet, else the rule of KCL 2.x.
+    fn keeps_house(&self, leases: &BTreeMap<ShardId, Lease>, now: Instant) -> bool {
+        match &self.fleet {
+            Some(fleet) => fleet.keeps_house(self.settings.shard_sync_interval, now),
+            None => plan::is_leader(&self.me, leases.values()),
+        }
+    }
+
+    /// Shows what a member sees. The table itself is large, and is shown anew at most once a second.
+    pub(super) fn publish_fleet_table(&mut self, now: Instant) {
+        let shown = self.published.as_ref();
+        if self.table_dirty && shown.is_none_or(|(at, _)| now >= *at + SHOWN_FOR) {
+            self.publish_table();
+            return;
+        }
+        let Some((_, leases)) = shown else { return };
+        let leases = Arc::clone(leases);
+        let leader = self.keeps_house(&leases, now);
+        let view = TableView {
+            leases,
+            leader,
+            fleet: self.fleet_snapshot(now),
+            listed_at: self.listed_at,
+            unreadable: self.unreadable.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
     }
 }

@@ -1,0 +1,300 @@
+//! Leaves the fleet: gives everything away, and says so (R7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::super::{Coordination, SideDone, in_time};
+use super::membership::Place;
+use super::{Changed, Eviction, FleetRowKey};
+use crate::error::Chain;
+use crate::fleet::MemberState;
+use crate::lease::verb::Verb;
+use crate::lease::{AttemptToken, FleetChange, Lease, StoreError, Write};
+use crate::model::ShardId;
+use crate::plan::PlacementAction;
+
+/// How long before the first lease is given the others are told, so that they wait for it: a look at the own row, and
+/// a little.
+const ANNOUNCEMENT: Duration = Duration::from_millis(1_200);
+/// For how long the last member tries to remove the entries of those that left before it.
+const LAST_SWEEP: Duration = Duration::from_secs(3);
+/// What is done again after a failure is done after this.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far leaving has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The others are told; consumers still run.
+    Announcing,
+    /// Consumers end and leases go.
+    Draining,
+    /// One last listing, for leases that were given to this worker meanwhile.
+    Listing,
+    /// Those are passed on.
+    PassingOn,
+    /// The entry says `gone`, or is removed by the last member.
+    Going,
+    /// The last member deletes the rows.
+    Clearing(u32),
+}
+
+/// A departure under way.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    stage: Stage,
+    since: Instant,
+    announce_until: Instant,
+    /// Told when consumers are to end.
+    drain: Option<oneshot::Sender<()>>,
+    retry_at: Option<Instant>,
+    under_way: bool,
+}
+
+impl Leaving {
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Announcing => Some(self.announce_until),
+            _ => self.retry_at,
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, now: Instant) {
+        debug!(?stage, "leaving");
+        self.stage = stage;
+        self.since = now;
+        self.under_way = false;
+        self.retry_at = None;
+    }
+}
+
+impl Coordination {
+    /// Begins to leave. `drain` is told when consumers are to end, which is at once if nobody is there to wait for
+    /// their leases or the deadline is near.
+    pub(in super::super) fn leave_fleet(
+        &mut self,
+        deadline: Instant,
+        drain: oneshot::Sender<()>,
+        now: Instant,
+    ) {
+        let Some(fleet) = &mut self.fleet else {
+            // Whoever asked has gone if this fails.
+            let _ = drain.send(());
+            return;
+        };
+        if fleet.leaving.is_some() {
+            let _ = drain.send(());
+            return;
+        }
+        let others = fleet
+            .neighbours
+            .live()
+            .any(|(id, entry, _)| fleet.membership.id() != Some(id) && entry.state == MemberState::Active);
+        let time = deadline.saturating_duration_since(now);
+        let announcement =
+            if others && !self.keeper.is_idle() { ANNOUNCEMENT.min(time / 4) } else { Duration::ZERO };
+        fleet.membership.set_state(MemberState::Draining);
+        fleet.leaving = Some(Leaving {
+            stage: Stage::Announcing,
+            since: now,
+            announce_until: now + announcement,
+            drain: Some(drain),
+            retry_at: None,
+            under_way: false,
+        });
+        if matches!(fleet.membership.place, Place::Out { .. }) {
+            fleet.membership.place = Place::Left;
+        }
+    }
+
+    /// Does what comes next.
+    pub(super) fn leave_step(&mut self, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let Some(leaving) = &mut fleet.leaving else { return };
+        if leaving.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        leaving.retry_at = None;
+        let has_left = fleet.membership.place == Place::Left;
+        match leaving.stage {
+            Stage::Announcing if now >= leaving.announce_until || has_left => {
+                leaving.enter(Stage::Draining, now);
+                self.name_successors(now);
+                let drain = self.fleet.as_mut().and_then(|fleet| fleet.leaving.as_mut()?.drain.take());
+                if let Some(drain) = drain {
+                    // Whoever asked has gone if this fails.
+                    let _ = drain.send(());
+                }
+            }
+            Stage::Announcing => {}
+            Stage::Draining if self.keeper.is_idle() && !has_left => {
+                leaving.enter(Stage::Listing, now);
+                self.next_scan = now;
+            }
+            Stage::Draining => {
+                if self.keeper.without_successor() {
+                    self.name_successors(now);
+                }
+            }
+            Stage::Listing => {
+                if self.listing_shown_begun.is_some_and(|begun| begun >= leaving.since) {
+                    leaving.enter(Stage::PassingOn, now);
+                    self.pass_on(now);
+                }
+            }
+            Stage::PassingOn if self.side_calls.is_empty() => {
+                leaving.enter(Stage::Going, now);
+                self.go(now);
+            }
+            Stage::Going if !leaving.under_way => self.go(now),
+            Stage::PassingOn | Stage::Going | Stage::Clearing(_) => {}
+        }
+    }
+
+    /// Says for every lease held who gets it.
+    fn name_successors(&mut self, now: Instant) {
+        let Some(placement) = self.place(now) else { return };
+        for decision in placement.decisions {
+            if let PlacementAction::Give(to) = decision.action {
+                info!(shard = %decision.shard, %to, reason = %decision.reason, "naming a successor");
+                self.keeper.hand_over(&decision.shard, Some(to));
+            }
+        }
+    }
+
+    /// Leases that came to be in this worker's name and were never adopted go on to others (A16).
+    fn pass_on(&mut self, now: Instant) {
+        let Some(me) = self.fleet.as_ref().and_then(|fleet| fleet.membership.id()).cloned() else { return };
+        let rows: Vec<Lease> =
+            self.table.values().filter(|row| row.is_owned_by(&me) && !row.is_ended()).cloned().collect();
+        if rows.is_empty() {
+            return;
+        }
+        let decisions = self.place(now).map(|placement| placement.decisions).unwrap_or_default();
+        for row in rows {
+            let successor = decisions.iter().find_map(|decision| match &decision.action {
+                PlacementAction::Give(to) if decision.shard == row.shard => Some(to.clone()),
+                _ => None,
+            });
+            let token = AttemptToken(self.entropy.uuid());
+            let verb = Verb::release(&row, None, successor, token);
+            let (store, time_out) = (Arc::clone(&self.store), self.settings.lease_duration / 6);
+            self.side_calls.push(Box::pin(async move {
+                let write = store.update(&verb.shard, &verb.expect, &verb.patch);
+                let result = in_time(&*store, "pass on", time_out, write).await;
+                SideDone::PassedOn(verb.shard, Box::new(result))
+            }));
+        }
+    }
+
+    /// The answer of a lease that was passed on. One that fails belongs to a member that has left, and is taken from it.
+    pub(in super::super) fn passed_on(
+        &mut self,
+        shard: ShardId,
+        result: Result<Write, StoreError>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(Write::Applied(row)) => {
+                if let Some(fleet) = &mut self.fleet {
+                    match row.owner.clone() {
+                        Some(to) => fleet.membership.gave(shard, to, now),
+                        None => fleet.membership.moved(),
+                    }
+                }
+                self.saw(row, now);
+            }
+            Ok(Write::Conflict(Some(row))) => self.saw(row, now),
+            Ok(Write::Conflict(None)) => self.gone(&shard),
+            Err(error) => debug!(%shard, error = %Chain(&error), "a lease could not be passed on"),
+        }
+    }
+
+    fn go(&mut self, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let (Some(me), Some(row)) = (fleet.membership.id().cloned(), fleet.membership.row()) else { return };
+        let Some(leaving) = &mut fleet.leaving else { return };
+        leaving.under_way = true;
+        if fleet.neighbours.live_count() > 1 {
+            fleet.membership.set_state(MemberState::Gone);
+            return;
+        }
+        // The last member takes everything along, so that nothing in the table bothers other kinds of workers.
+        let left: Vec<_> = fleet.neighbours.left().map(|(id, row, hb)| (id.clone(), row, hb)).collect();
+        if !left.is_empty() && leaving.since + LAST_SWEEP > now {
+            leaving.under_way = false;
+            leaving.retry_at = Some(now + PAUSE);
+            for (id, row, heartbeat) in left {
+                let eviction = Eviction { row, heartbeat, at: now, under_way: false };
+                fleet.evictions.entry(id).or_insert(eviction);
+            }
+            return;
+        }
+        fleet.membership.hush();
+        let heartbeat = fleet.neighbours.heartbeat_of(&me).unwrap_or_default();
+        self.change_row(row, FleetChange::Remove { worker: me, heartbeat }, Changed::Left);
+    }
+
+    /// A heartbeat was confirmed; if it said `gone`, this worker has left.
+    pub(super) fn leave_confirmed(&mut self, state: MemberState) {
+        let Some(fleet) = &mut self.fleet else { return };
+        if state == MemberState::Gone && fleet.leaving.is_some() {
+            info!("left the fleet");
+            fleet.proof.withdraw();
+            fleet.membership.place = Place::Left;
+        }
+    }
+
+    pub(super) fn leave_answered(&mut self, what: &Changed, applied: bool, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let rows = fleet.neighbours.rows();
+        let Some(leaving) = &mut fleet.leaving else { return };
+        match (what, leaving.stage) {
+            (Changed::Left, _) if !applied => {
+                // A late heartbeat of this worker's own has landed; the answer shows its number.
+                leaving.under_way = false;
+                leaving.retry_at = Some(now);
+            }
+            (Changed::Left, _) => {
+                fleet.proof.withdraw();
+                leaving.enter(Stage::Clearing(rows), now);
+                self.clear_row(rows);
+            }
+            (Changed::Deleted, Stage::Clearing(left)) => {
+                leaving.stage = Stage::Clearing(left - 1);
+                self.clear_row(left - 1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Deletes the highest of so many rows, if it is empty; after the last this worker has left.
+    fn clear_row(&mut self, left: u32) {
+        match left.checked_sub(1) {
+            Some(row) => self.change_row(FleetRowKey(row), FleetChange::DeleteEmpty, Changed::Deleted),
+            None => {
+                info!("left the fleet as its last member");
+                if let Some(fleet) = &mut self.fleet {
+                    fleet.membership.place = Place::Left;
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave_failed(&mut self, what: &Changed, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let Some(leaving) = &mut fleet.leaving else { return };
+        match what {
+            Changed::Left => {
+                leaving.under_way = false;
+                leaving.retry_at = Some(now + PAUSE);
+            }
+            // An empty row that stays is no harm: the next fleet uses it.
+            Changed::Deleted => fleet.membership.place = Place::Left,
+            Changed::Removed(_) | Changed::Rows => {}
+        }
+    }
+}
