@@ -177,6 +177,7 @@ impl Fleet {
         let (ledger, behaviour, entropy) = (self.ledger.clone(), self.behaviour.clone(), self.entropy.fork());
         let (id, rows) = (WorkerId::from(worker), self.store.clone());
         let builder = Scheduler::builder("app")
+            .coordination(kcl_core::Coordination::PerLease)
             .worker_id(worker)
             .stream(self.stream.clone())
             .lease_store(Arc::clone(&store))

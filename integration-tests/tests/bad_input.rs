@@ -96,7 +96,8 @@ async fn a_missing_stream_or_table_and_denied_access_are_told_over_sockets() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_may_not_write_leases_says_so_instead_of_looking_busy() {
-    for (operation, rows) in [("PutItem", 0), ("UpdateItem", 2)] {
+    // The fleet's row is made before anything else.
+    for (operation, rows) in [("PutItem", 0), ("UpdateItem", 1)] {
         let aws = Aws::in_process().with_stream(2);
         aws.fail(Service::DynamoDb, operation, "AccessDeniedException", "User bob is not authorized");
         let parts = [operation, "table orders-app", "dynamodb:", "User bob"];

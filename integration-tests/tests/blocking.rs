@@ -12,6 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use kcl_core::WorkerId;
+use kcl_core::fleet::{FleetRowKey, worker_of};
+use kcl_core::lease::{Consistency, LeaseStore as _};
 use kcl_core::testing::MemoryStream;
 use kcl_core::{
     BoxError, Checkpointer, Event, LeaseRuntime, RecordBatch, RecordProcessor, Scheduler, SchedulerBuilder,
@@ -100,7 +103,10 @@ fn incident_11_a_processor_that_blocks_every_runtime_thread_for_two_lease_durati
     let alpha = builder("alpha", &stream, &store).processor(factory.clone()).build().unwrap();
     let (holder, mut holder_events) = (alpha.handle(), alpha.handle().events());
     let alpha = blocking.spawn(alpha.run());
-    let owner = || store.leases().first().and_then(|lease| lease.owner.clone());
+    let owner = || {
+        let owner = store.leases().first().and_then(|lease| lease.owner.clone());
+        owner.map(|owner| WorkerId::from(worker_of(&owner)))
+    };
     wait_until("alpha holds the shard", LEASE * 10, || owner() == Some("alpha".into()));
 
     let watching = runtime();
@@ -123,14 +129,20 @@ fn incident_11_a_processor_that_blocks_every_runtime_thread_for_two_lease_durati
     put();
     wait_until("the processor blocks", LEASE * 10, || blocked.load(Ordering::SeqCst));
     let begun = Instant::now();
-    let counter = || store.leases()[0].counter;
-    let before = counter();
+    // A member renews all its leases by one heartbeat.
+    let heartbeat = || {
+        let row =
+            watching.block_on(store.fleet_row(FleetRowKey::FIRST, Consistency::Strong)).unwrap().unwrap();
+        let alpha = row.workers.into_iter().find(|(member, _)| worker_of(member) == "alpha");
+        alpha.unwrap().1.heartbeat
+    };
+    let before = heartbeat();
     while begun.elapsed() < BLOCKED - LEASE / 5 {
         assert_eq!(owner(), Some("alpha".into()), "after {:?}", begun.elapsed());
         assert_eq!(records.load(Ordering::SeqCst), 0, "the callback has not returned");
         thread::sleep(Duration::from_millis(20));
     }
-    let renewals = counter() - before;
+    let renewals = heartbeat() - before;
     assert!(renewals >= 4, "renewed every third of the lease duration: {renewals} times");
     let longest = watching.block_on(beats).unwrap();
     assert!(longest >= LEASE * 2, "the runtime was blocked: {longest:?}");

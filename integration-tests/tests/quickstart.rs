@@ -1,14 +1,26 @@
 //! The quickstart's scenario over loopback sockets, in real time.
 
-#![allow(clippy::unwrap_used, reason = "a broken expectation ends the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a broken expectation ends the test; the account is shown"
+)]
 
 use std::time::Duration;
 
 use examples::quickstart::{Options, Screen, run};
+use kcl_core::Coordination;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_loses_nothing_through_a_reshard_and_a_crash() {
-    let options = Options { duration: Duration::from_secs(15), seed: 7 };
+    // One after the other: each wants the machine for itself.
+    for coordination in [Coordination::Fleet, Coordination::PerLease] {
+        loses_nothing(coordination).await;
+    }
+}
+
+async fn loses_nothing(coordination: Coordination) {
+    let options = Options { duration: Duration::from_secs(15), seed: 7, coordination };
     let account = run(&options, &mut Screen::lines(std::io::stderr())).await.unwrap();
     println!("{account}");
     assert_eq!(account.problems(), Vec::<String>::new());

@@ -6,9 +6,14 @@ use integration_tests::sim::plan::{Plan, Wire, Wishes};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
+use kcl_core::Coordination;
 
 fn keeps_every_promise(scenario: Scenario, seed: u64) {
-    let wishes = Wishes { wire: Some(Wire::Model), ..Wishes::default() };
+    keeps_every_promise_as(Coordination::PerLease, scenario, seed);
+}
+
+fn keeps_every_promise_as(coordination: Coordination, scenario: Scenario, seed: u64) {
+    let wishes = Wishes { wire: Some(Wire::Model), coordination: Some(coordination), ..Wishes::default() };
     let verdict = run(Plan::draw(Seed(seed), scenario, wishes).unwrap(), None);
     assert_eq!(verdict.breach, None, "{scenario} seed {seed}:\n{}\n{}", verdict.plan, verdict.state);
 }
@@ -34,5 +39,13 @@ fn a_listing_older_than_a_shard_and_its_parents_is_no_proof_that_the_shard_expir
 fn a_consumer_that_hangs_is_replaced_by_the_same_worker_when_there_is_no_other() {
     for seed in [0, 3, 5, 26, 30] {
         keeps_every_promise(Scenario::FrozenTasks, seed);
+    }
+}
+
+#[test]
+fn a_view_of_the_fleet_that_arrives_late_makes_no_worker_forget_itself() {
+    keeps_every_promise_as(Coordination::Fleet, Scenario::HandOvers, 276);
+    for seed in [1_376, 4_198] {
+        keeps_every_promise_as(Coordination::Fleet, Scenario::Any, seed);
     }
 }

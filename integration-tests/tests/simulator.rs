@@ -110,7 +110,7 @@ fn what_makes_no_sense_is_refused_with_the_reason_and_code_2() {
 
 /// A plan in which a processor never returns and never lets the runtime be idle.
 fn spinning() -> Plan {
-    let wishes = Wishes { shards: Some(1), workers: Some(1), wire: Some(Wire::Model) };
+    let wishes = Wishes { shards: Some(1), workers: Some(1), wire: Some(Wire::Model), ..Wishes::default() };
     let mut plan = Plan::draw(Seed(1), Scenario::Calm, wishes).unwrap();
     plan.conduct.spin = 1.0;
     plan
@@ -127,7 +127,7 @@ fn a_run_that_makes_no_headway_is_cut_off_by_real_time_and_says_what_every_shard
 
 #[test]
 fn a_run_that_does_not_come_to_rest_is_cut_off_by_virtual_time_and_says_what_every_shard_was_doing() {
-    let wishes = Wishes { shards: Some(1), workers: Some(1), wire: Some(Wire::Model) };
+    let wishes = Wishes { shards: Some(1), workers: Some(1), wire: Some(Wire::Model), ..Wishes::default() };
     let mut plan = Plan::draw(Seed(1), Scenario::Calm, wishes).unwrap();
     plan.rest = Duration::from_secs(48 * 3600);
     plan.rest_traffic = false;

@@ -9,6 +9,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, BillingMode, KeyType, ScalarAttrib
 use aws_sdk_kinesis::primitives::Blob;
 use bytes::Bytes;
 use integration_tests::aws::{Aws, STREAM, TABLE, string};
+use kcl_core::WorkerId;
+use kcl_core::fleet::worker_of;
 use kcl_core::{
     Error, LeaseRuntime, SchedulerBuilder, SchedulerHandle, SequenceNumber, Settings, ShardOutcome,
     ShutdownReport,
@@ -115,11 +117,13 @@ async fn works_and_restarts(aws: Aws, mode: TableMode) {
         ("attemptToken", "S"),
         ("streamIdentity", "S"),
     ]);
-    let rows = aws.rows().await;
+    let mut rows = aws.rows().await;
+    assert!(rows.remove("kcl:fleet:0").is_some(), "the fleet's row");
     assert_eq!(rows.keys().collect::<Vec<_>>(), SHARDS.iter().collect::<Vec<_>>());
     for (key, row) in &rows {
         assert_eq!(shape(row), expected, "{key}");
-        assert_eq!((string(row, "leaseOwner"), string(row, "entityType")), ("alpha", "LEASE"));
+        let owner = WorkerId::from(string(row, "leaseOwner"));
+        assert_eq!((worker_of(&owner), string(row, "entityType")), ("alpha", "LEASE"));
         assert!(string(row, "checkpoint").parse::<SequenceNumber>().is_ok(), "{row:?}");
         let last = |row: &integration_tests::aws::Item| match &row["checkpointSubSequenceNumber"] {
             AttributeValue::N(digits) => digits.clone(),

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use kcl_core::Coordination;
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 A fleet of workers consumes a local stream through a reshard and a crash; every record is accounted for.
@@ -11,6 +13,7 @@ usage: cargo run -p examples --example quickstart -- [OPTIONS]
                       when every record was delivered
   --seed NUMBER       what the producer writes when, and the jitter of the workers; default 1. Records differ by
                       it; how threads interleave does not depend on it
+  --coordination WAY  how workers agree on who processes what: fleet (default) or per-lease
   --help              this text
 
 Exit code 0: nothing lost, order per key held, everything checkpointed. 1: not so. 2: unknown arguments.";
@@ -22,11 +25,13 @@ pub struct Options {
     pub duration: Duration,
     /// Seeds the producer and the workers' jitter. Default 1.
     pub seed: u64,
+    /// How workers agree on who processes what. Default: as a fleet.
+    pub coordination: Coordination,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { duration: Duration::from_secs(60), seed: 1 }
+        Self { duration: Duration::from_secs(60), seed: 1, coordination: Coordination::Fleet }
     }
 }
 
@@ -64,6 +69,18 @@ impl Command {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (argument.as_str(), None),
             };
+            if name == "--coordination" {
+                let value = joined.clone().or_else(|| arguments.next());
+                options.coordination = match value.as_deref() {
+                    Some("fleet") => Coordination::Fleet,
+                    Some("per-lease") => Coordination::PerLease,
+                    other => {
+                        let other = other.unwrap_or("nothing");
+                        return Err(UsageError(format!("{name} takes fleet or per-lease, not {other:?}")));
+                    }
+                };
+                continue;
+            }
             let mut number = |range: std::ops::RangeInclusive<u64>| {
                 let value = joined.clone().or_else(|| arguments.next());
                 let value = value.ok_or_else(|| UsageError(format!("{name} needs a value")))?;
@@ -95,8 +112,9 @@ mod tests {
     #[test]
     fn arguments_are_read_in_both_spellings() {
         assert_eq!(parse(""), Ok(Command::Run(Options::default())));
-        let expected = Options { duration: Duration::from_secs(15), seed: 42 };
-        assert_eq!(parse("--duration 15 --seed=42"), Ok(Command::Run(expected)));
+        let expected =
+            Options { duration: Duration::from_secs(15), seed: 42, coordination: Coordination::PerLease };
+        assert_eq!(parse("--duration 15 --seed=42 --coordination=per-lease"), Ok(Command::Run(expected)));
         assert_eq!(parse("--seed 3 --help"), Ok(Command::Help));
     }
 
@@ -109,6 +127,7 @@ mod tests {
             ("--duration 9", "9"),
             ("--duration soon", "soon"),
             ("--seed -1", "-1"),
+            ("--coordination anarchy", "anarchy"),
             ("--help=yes", "--help=yes"),
         ] {
             let error = parse(text).unwrap_err().to_string();

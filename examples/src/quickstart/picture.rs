@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kcl_core::fleet::worker_of;
 use kcl_core::{ShardId, Snapshot, Stage};
 
 use super::ledger::{Ledger, Totals};
@@ -28,9 +29,10 @@ impl Picture {
     /// Puts together what the living workers show. The table of the last of them names the shards nobody works on.
     pub(super) fn of(elapsed: Duration, snapshots: &[Snapshot], ledger: &Ledger) -> Self {
         let mut rows = BTreeMap::new();
-        for (shard, lease) in snapshots.iter().flat_map(|snapshot| &snapshot.leases) {
-            let owner = lease.owner.as_ref().map(ToString::to_string);
-            let owned_by_the_living = snapshots.iter().any(|one| Some(&one.worker) == lease.owner.as_ref());
+        for (shard, lease) in snapshots.iter().flat_map(|snapshot| &*snapshot.leases) {
+            let owner = lease.owner.as_ref().map(|owner| worker_of(owner).to_owned());
+            let owned_by_the_living =
+                snapshots.iter().any(|one| owner.as_deref() == Some(one.worker.as_str()));
             let ended = lease.is_ended();
             let stage = match (&owner, owned_by_the_living) {
                 _ if ended => "ended",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use kcl_core::lease::{Consistency, LeaseStore as _, LossReason};
 use kcl_core::model::Checkpoint;
-use kcl_core::{BoxError, Entropy, Event, Settings, ShardId, Snapshot};
+use kcl_core::{BoxError, Coordination, Entropy, Event, Settings, ShardId, Snapshot};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_local::LocalAws;
 use kcl_local::kinesis::Limits;
@@ -61,6 +61,7 @@ struct Scenario<'a> {
     ledger: Ledger,
     settings: Settings,
     entropy: Entropy,
+    coordination: Coordination,
     producer: JoinSet<Result<(), BoxError>>,
     stop_producer: CancellationToken,
     workers: Vec<Worker>,
@@ -97,6 +98,7 @@ impl<'a> Scenario<'a> {
             ledger,
             settings,
             entropy,
+            coordination: options.coordination,
             producer,
             stop_producer,
             workers,
@@ -169,7 +171,7 @@ impl<'a> Scenario<'a> {
             name,
             &self.aws,
             (STREAM, APPLICATION),
-            (self.settings.clone(), self.entropy.fork()),
+            (self.settings.clone(), self.entropy.fork(), self.coordination),
             &self.ledger,
         )?;
         self.workers.push(worker);
@@ -231,6 +233,8 @@ impl<'a> Scenario<'a> {
         }
         let mut clean = true;
         let mut snapshots = Vec::new();
+        let bills = self.workers.iter().filter_map(|worker| worker.handle.snapshot().bill);
+        let bills: Vec<String> = bills.map(|bill| bill.to_string()).collect();
         for worker in std::mem::take(&mut self.workers) {
             let report = worker.handle.shutdown(SHUTDOWN_DEADLINE).await;
             clean &= report.is_clean();
@@ -240,6 +244,12 @@ impl<'a> Scenario<'a> {
         let checkpoints = self.stored_checkpoints().await?;
         self.say(format_args!("done; {} leases in the table", checkpoints.len()))?;
         self.screen.show(&Picture::of(self.started.elapsed(), &snapshots, &self.ledger))?;
+        for bill in bills {
+            self.say("what a worker asked of the lease table")?;
+            for line in bill.lines() {
+                self.say(format_args!("  {line}"))?;
+            }
+        }
         Ok(self.ledger.close(&checkpoints, clean))
     }
 

@@ -3,8 +3,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kcl_core::source::kinesis::KinesisStream;
 use kcl_core::{
-    BoxError, CheckpointPolicy, Checkpointer, Entropy, Error, RecordBatch, RecordProcessor, Scheduler,
-    SchedulerHandle, Settings, ShardContext, ShutdownReport, WorkerId,
+    BoxError, CheckpointPolicy, Checkpointer, Coordination, Entropy, Error, RecordBatch, RecordProcessor,
+    Scheduler, SchedulerHandle, Settings, ShardContext, ShutdownReport, WorkerId,
 };
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_local::LocalAws;
@@ -46,7 +46,7 @@ impl Worker {
         name: &'static str,
         aws: &LocalAws,
         (stream, application): (&str, &str),
-        (settings, entropy): (Settings, Entropy),
+        (settings, entropy, coordination): (Settings, Entropy, Coordination),
         ledger: &Ledger,
     ) -> Result<Self, Error> {
         let kinesis = aws_sdk_kinesis::Client::new(&aws.sdk_config());
@@ -57,6 +57,7 @@ impl Worker {
             .lease_store(DynamoLeaseStore::new(dynamodb, application))
             .worker_id(name)
             .settings(settings)
+            .coordination(coordination)
             .checkpoint_policy(CheckpointPolicy::Every(CHECKPOINT_INTERVAL))
             .entropy(entropy)
             .processor(move |_: &ShardContext| Bookkeeper { ledger: ledger.clone(), worker: worker.clone() })

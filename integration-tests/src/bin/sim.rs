@@ -16,6 +16,7 @@ use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
 use integration_tests::sim::world::Verdict;
+use kcl_core::Coordination;
 
 /// Runs whole fleets in virtual time, makes them fail, and says which promise is broken, if any.
 #[derive(Debug, Parser)]
@@ -47,6 +48,9 @@ struct Arguments {
     /// Over the model ("model") or the AWS SDK ("sdk"), whatever the seed says.
     #[arg(long, value_parser = wire)]
     wire: Option<Wire>,
+    /// As a fleet ("fleet") or lease by lease ("per-lease"), whatever the seed says.
+    #[arg(long, value_parser = coordination)]
+    coordination: Option<Coordination>,
     /// Plants a bug, by its name.
     #[arg(long)]
     plant: Option<String>,
@@ -70,6 +74,14 @@ fn wire(text: &str) -> Result<Wire, String> {
         "model" => Ok(Wire::Model),
         "sdk" => Ok(Wire::Sdk),
         _ => Err(format!("{text:?} is neither \"model\" nor \"sdk\"")),
+    }
+}
+
+fn coordination(text: &str) -> Result<Coordination, String> {
+    match text {
+        "fleet" => Ok(Coordination::Fleet),
+        "per-lease" => Ok(Coordination::PerLease),
+        _ => Err(format!("{text:?} is neither \"fleet\" nor \"per-lease\"")),
     }
 }
 
@@ -101,7 +113,12 @@ fn seeds(arguments: &Arguments) -> Result<bool, String> {
         Some(name) => Some(planting(name)?.plant),
         None => None,
     };
-    let wishes = Wishes { shards: arguments.shards, workers: arguments.workers, wire: arguments.wire };
+    let wishes = Wishes {
+        shards: arguments.shards,
+        workers: arguments.workers,
+        wire: arguments.wire,
+        coordination: arguments.coordination,
+    };
     let draw = |seed| Plan::draw(Seed(seed), scenario, wishes).map_err(|error| error.to_string());
     if let Some(seed) = arguments.seed {
         let plan = draw(seed.0)?;
@@ -155,6 +172,10 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
     }
     if let Some(wire) = arguments.wire {
         command += &format!(" --wire {}", if wire == Wire::Sdk { "sdk" } else { "model" });
+    }
+    if let Some(coordination) = arguments.coordination {
+        let name = if coordination == Coordination::Fleet { "fleet" } else { "per-lease" };
+        command += &format!(" --coordination {name}");
     }
     if let Some(plant) = &arguments.plant {
         command += &format!(" --plant {plant}");
@@ -290,7 +311,8 @@ fn notice(planting: &Planting, jobs: usize) -> Option<(u64, integration_tests::s
         if over.load(Ordering::Relaxed) {
             return;
         }
-        let wishes = Wishes { wire: planting.wire, ..Wishes::default() };
+        let wishes =
+            Wishes { wire: planting.wire, coordination: Some(planting.coordination), ..Wishes::default() };
         let Ok(plan) = Plan::draw(Seed(seed), planting.scenario, wishes) else { return };
         if let Some(breach) = run(plan, Some(planting.plant)).breach {
             over.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kcl_core::testing::Mishap;
-use kcl_core::{CheckpointPolicy, InitialPosition, Settings};
+use kcl_core::{CheckpointPolicy, Coordination, InitialPosition, Settings};
 
 use super::scenario::Scenario;
 use super::seed::Seed;
@@ -71,6 +71,13 @@ pub enum Step {
     Deploy,
     /// Stops or kills all workers; they start again this much later.
     Outage(Duration),
+    /// Cuts all workers, or about half of them, off from the lease table, for this long.
+    CutTable {
+        /// Whether all are cut off.
+        all: bool,
+        /// For how long.
+        time: Duration,
+    },
     /// Pauses a worker, and lets it go on this much later.
     Pause(Duration),
     /// Makes every shard iterator expire.
@@ -120,6 +127,8 @@ pub struct Plan {
     pub scenario: Scenario,
     /// What stands between workers and services.
     pub wire: Wire,
+    /// How workers coordinate.
+    pub coordination: Coordination,
     /// How many shards the stream has at first.
     pub shards: u32,
     /// How many workers start at first.
@@ -167,6 +176,8 @@ pub struct Wishes {
     pub workers: Option<usize>,
     /// What stands between workers and services.
     pub wire: Option<Wire>,
+    /// How workers coordinate.
+    pub coordination: Option<Coordination>,
 }
 
 /// The most shards and workers of a run.
@@ -190,6 +201,9 @@ impl Plan {
         }
         if let Some(wire) = wishes.wire {
             plan.wire = wire;
+        }
+        if let Some(coordination) = wishes.coordination {
+            plan.coordination = coordination;
         }
         plan.steps.sort_by_key(|(at, _)| *at);
         plan.check()?;
@@ -225,6 +239,7 @@ impl Plan {
             seed,
             scenario: Scenario::Any,
             wire,
+            coordination: coordination(seed),
             shards: rng.u32(1..5),
             workers,
             most_workers: workers + rng.usize(0..3),
@@ -332,7 +347,11 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, scenario {}: {:?}", self.seed, self.scenario, self.wire)?;
+        writeln!(
+            f,
+            "seed {}, scenario {}: {:?}, {:?}",
+            self.seed, self.scenario, self.wire, self.coordination
+        )?;
         writeln!(
             f,
             "{} shards, {} workers at first and {} at most, clocks off by up to {:.2} %, start {:?}, {:?}",
@@ -422,6 +441,12 @@ fn conduct(rng: &mut Rng, lease_duration: Duration) -> Conduct {
 fn page_size(seed: Seed) -> NonZeroU32 {
     let mut rng = Rng::with_seed(seed.0.rotate_left(32) ^ 0x70a6e);
     if rng.bool() { NonZeroU32::MAX } else { NonZeroU32::MIN.saturating_add(rng.u32(..6)) }
+}
+
+/// Drawn by a generator of its own, as [`page_size`] is.
+fn coordination(seed: Seed) -> Coordination {
+    let mut rng = Rng::with_seed(seed.0.rotate_left(16) ^ 0x0f1e_e700);
+    if rng.u8(..3) == 0 { Coordination::PerLease } else { Coordination::Fleet }
 }
 
 /// A mishap for the storm.

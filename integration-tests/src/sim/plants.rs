@@ -1,5 +1,6 @@
 //! The bugs that are planted, and within how many seeds of which scenario the judge must notice each.
 
+use kcl_core::Coordination;
 use kcl_core::testing::Plant;
 
 use super::judge::Promise;
@@ -15,6 +16,8 @@ pub struct Planting {
     pub scenario: Scenario,
     /// What stands between workers and services; drawn if none is given.
     pub wire: Option<Wire>,
+    /// How workers coordinate.
+    pub coordination: Coordination,
     /// Within how many seeds, from 0 on, it must be noticed.
     pub seeds: u64,
     /// Promises of which one must be the first that is broken.
@@ -22,7 +25,11 @@ pub struct Planting {
 }
 
 const fn planting(plant: Plant, scenario: Scenario, seeds: u64, breaks: &'static [Promise]) -> Planting {
-    Planting { plant, scenario, wire: None, seeds, breaks }
+    Planting { plant, scenario, wire: None, coordination: Coordination::PerLease, seeds, breaks }
+}
+
+const fn in_fleets(plant: Plant, scenario: Scenario, seeds: u64, breaks: &'static [Promise]) -> Planting {
+    Planting { plant, scenario, wire: None, coordination: Coordination::Fleet, seeds, breaks }
 }
 
 /// Every bug, in the order of the promises they break.
@@ -34,6 +41,7 @@ pub const PLANTINGS: &[Planting] = &[
         plant: Plant::ReopenAtLatest,
         scenario: Scenario::Any,
         wire: Some(Wire::Sdk),
+        coordination: Coordination::PerLease,
         seeds: 50,
         breaks: &[Promise::D1],
     },
@@ -58,4 +66,8 @@ pub const PLANTINGS: &[Planting] = &[
     planting(Plant::NeverRest, Scenario::Balance, 50, &[Promise::B1]),
     planting(Plant::LeaveWithoutRelease, Scenario::Calm, 20, &[Promise::X1]),
     planting(Plant::IgnoreBudget, Scenario::BackPressure, 50, &[Promise::M1]),
+    in_fleets(Plant::HeartbeatFromAnswer, Scenario::CutOff, 500, &[Promise::L1]),
+    in_fleets(Plant::EvictEarly, Scenario::CutOff, 500, &[Promise::L1]),
+    in_fleets(Plant::CreditBlindTime, Scenario::TableOutages, 50, &[Promise::B1]),
+    in_fleets(Plant::StaleAbsence, Scenario::Any, 500, &[Promise::L1]),
 ];

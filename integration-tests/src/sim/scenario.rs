@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use kcl_core::testing::Mishap;
-use kcl_core::{CheckpointPolicy, InitialPosition, Settings};
+use kcl_core::{CheckpointPolicy, Coordination, InitialPosition, Settings};
 
 use super::plan::{Frozen, Plan, Step, Wire};
 use super::witness::{Checkpoints, Conduct};
@@ -66,6 +66,10 @@ scenarios! {
     Pauses = "pauses",
     /// Processors stuck for longer than anybody waits for an answer to a request.
     Stolen = "stolen",
+    /// The lease table fails for all workers at once, for up to three lease durations: nobody loses anything.
+    TableOutages = "table-outages",
+    /// Workers come, go and die all the time while leases move: hand-overs are cut off at every step.
+    HandOvers = "hand-overs",
     /// Nothing goes wrong: the fleet starts, works, rests and stops.
     Calm = "calm",
     /// Nothing happens at all, for an hour.
@@ -103,7 +107,7 @@ impl Scenario {
     #[must_use]
     pub const fn least_workers(self) -> usize {
         match self {
-            Self::CutOff | Self::Crashes | Self::Stolen => 2,
+            Self::CutOff | Self::Crashes | Self::Stolen | Self::TableOutages => 2,
             _ => 1,
         }
     }
@@ -303,7 +307,45 @@ impl Scenario {
                     if rng.bool() { Step::Pause(SECOND * rng.u32(1..60)) } else { Step::ExpireIterators }
                 });
             }
+            Self::TableOutages => {
+                plan.coordination = Coordination::Fleet;
+                plan.wire = Wire::Model;
+                (plan.workers, plan.most_workers) = (rng.usize(2..6), 6);
+                plan.shards = rng.u32(1..12);
+                let lease_duration = plan.settings.lease_duration;
+                let mut at = lease_duration.mul_f64(2.0 + rng.f64());
+                for _ in 0..rng.u8(1..4) {
+                    let time = lease_duration.mul_f64(0.6 + 2.4 * rng.f64());
+                    plan.steps.push((at, Step::CutTable { all: true, time }));
+                    at += time + lease_duration.mul_f64(2.0 + rng.f64());
+                }
+                plan.storm = at;
+                every(plan, rng, 2, |_, _| Step::Put { keys: 4, most: 3, padding: 0 });
+            }
+            Self::HandOvers => {
+                plan.coordination = Coordination::Fleet;
+                plan.shards = rng.u32(2..10);
+                (plan.workers, plan.most_workers) = (plan.workers.max(2), 6);
+                plan.storm = plan.storm.max(SECOND * 40);
+                every(plan, rng, 3, |rng, plan| match rng.u8(..8) {
+                    0..3 => Step::Start,
+                    3 | 4 => Step::Stop,
+                    5 => Step::Crash,
+                    6 => Step::Restart,
+                    _ => Step::Stall(plan.settings.lease_duration.mul_f64(0.2 + 1.8 * rng.f64())),
+                });
+                if rng.bool() {
+                    every(plan, rng, 6, |rng, _| {
+                        let mishaps = [Mishap::LostAnswers, Mishap::LateWrites, Mishap::SlowLeases];
+                        Step::Befall(mishaps[rng.usize(..mishaps.len())], rng.f64() * 0.3)
+                    });
+                    every(plan, rng, 15, |_, _| Step::Calm);
+                }
+                every(plan, rng, 1, |_, _| Step::Put { keys: 6, most: 2, padding: 0 });
+            }
             Self::Stolen => {
+                // Members of a fleet give leases away themselves.
+                plan.coordination = Coordination::PerLease;
                 plan.workers = 2;
                 plan.most_workers = 4;
                 plan.shards = plan.shards.max(3);

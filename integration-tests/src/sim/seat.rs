@@ -75,7 +75,7 @@ impl Cloud {
     pub(super) fn seat(
         &self,
         plan: &Plan,
-        life: Life,
+        (life, rate): (Life, f64),
         judge: &Judge,
         entropy: &Entropy,
         builder: SchedulerBuilder,
@@ -91,7 +91,7 @@ impl Cloud {
                     .with_fetch_records(plan.fetch_records);
                 stream.set_latency(plan.stream_latency);
                 let builder = builder
-                    .lease_store(Asked::new(store.clone(), life.clone(), judge.clone()))
+                    .lease_store(Asked::new(store.clone(), life.clone(), judge.clone(), rate))
                     .stream(WatchedSource::new(stream.clone(), life.clone(), judge.clone()));
                 (Seat { life, wires: Wires::Model { store, stream, base: Vec::new() } }, builder)
             }
@@ -115,7 +115,7 @@ impl Cloud {
                 let seat = Seat { life: life.clone(), wires: Wires::Sdk { faults } };
                 seat.delay(plan);
                 let builder = builder
-                    .lease_store(Asked::new(landed, life.clone(), judge.clone()))
+                    .lease_store(Asked::new(landed, life.clone(), judge.clone(), rate))
                     .stream(WatchedSource::new(stream, life, judge.clone()));
                 (seat, builder)
             }

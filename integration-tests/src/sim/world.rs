@@ -43,6 +43,8 @@ enum Act {
     Step(Step),
     /// Everything of a worker goes on, if it still lives this life.
     Wake(Life),
+    /// Nothing befalls a worker any more, if it still lives this life.
+    Calm(Life),
     /// A pause of a worker is over.
     Resume(Life),
     /// A worker stops, if it still lives this life.
@@ -130,6 +132,7 @@ impl World {
             sees_landings: plan.wire == Wire::Model,
             retention: plan.retention,
             patience: plan.patience(),
+            nobody_is_evicted: plan.scenario == Scenario::TableOutages,
             shard_bytes: plan.settings.shard_buffer_bytes,
         };
         let judge = Judge::new(kinesis.clone(), terms);
@@ -398,10 +401,8 @@ impl World {
         if took > DEADLINE {
             self.judge.find(Promise::X1, format!("{life} took {took:?} to stop, {DEADLINE:?} were given"));
         }
-        let owners = self.judge.owners();
         for (shard, outcome) in &report.shards {
-            let owns = owners.get(shard).is_some_and(|owner| owner.as_deref() == Some(life.worker.as_str()));
-            if owns && matches!(outcome, ShardOutcome::Released) {
+            if self.judge.is_kept_by(shard, &life) && matches!(outcome, ShardOutcome::Released) {
                 self.judge.find(Promise::X1, format!("{life} says it released {shard}, and still owns it"));
             }
         }
@@ -416,6 +417,14 @@ impl World {
                     self.judge.thaws(&life);
                     self.must(|fleet| fleet.wake(&life.worker));
                     self.judge.say(format!("{life} wakes"));
+                }
+            }
+            Act::Calm(life) => {
+                if self.lives().contains(&life) {
+                    self.judge.say(format!("{life} suffers nothing more"));
+                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                        seat.calm();
+                    }
                 }
             }
             Act::Resume(life) => {

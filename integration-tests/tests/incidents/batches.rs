@@ -68,7 +68,10 @@ async fn incident_20_batches_keep_their_limits_and_half_an_hour_of_pause_costs_n
     }
     assert_eq!(aws.recorder.violations(), Vec::<String>::new());
     let events = drain(&mut events);
-    assert!(events.iter().all(|event| matches!(event, Event::LeaseAcquired { .. })), "{events:?}");
+    assert!(
+        events.iter().all(|event| matches!(event, Event::LeaseAcquired { .. } | Event::FleetJoined { .. })),
+        "{events:?}"
+    );
     assert!(handle.shutdown(SECOND * 10).await.is_clean());
     task.await.expect("run does not panic").expect("run ends in order");
 }

@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The criterion's numbers: that every record is acknowledged and no checkpoint passes what is not, is the judge's.
 #[test]
 fn incident_01_a_hundred_thousand_records_are_acknowledged_whatever_fails_panics_and_crashes() {
-    let wishes = Wishes { shards: Some(8), workers: Some(4), wire: Some(Wire::Model) };
+    let wishes = Wishes { shards: Some(8), workers: Some(4), wire: Some(Wire::Model), ..Wishes::default() };
     let mut plan = Plan::draw(Seed(1), Scenario::FailingCode, wishes).expect("the wishes make sense");
     (plan.settings, plan.policy) = (Settings::default(), CheckpointPolicy::Manual);
     (plan.conduct.fail, plan.conduct.panic, plan.conduct.slowness) = (0.01, 0.001, Duration::ZERO);

@@ -3,19 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kcl_core::ShardId;
 use kcl_core::lease::{Change, Expectation, Lease, OwnerExpectation, Patch};
+use kcl_core::{ShardId, WorkerId};
 
 use super::{Finding, Landing, Life, Promise};
 
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     holds: BTreeMap<(ShardId, Life), Hold>,
+    /// The life that wrote each row last.
+    writers: BTreeMap<ShardId, Life>,
     /// For each shard the life whose callbacks began there last, and when its first did.
     last_begun: BTreeMap<ShardId, (Life, Duration)>,
     frozen: BTreeMap<(ShardId, Life), Frozen>,
     /// For how long a holder may deliver after a write of its own, by its clock, in true time.
     validity: BTreeMap<Life, Duration>,
+    /// The members of fleets: whose each id is.
+    members: BTreeMap<WorkerId, Life>,
+    /// When the last heartbeat of each member landed.
+    beats: BTreeMap<WorkerId, Duration>,
 }
 
 #[derive(Debug)]
@@ -26,6 +32,8 @@ struct Hold {
     written: Duration,
     /// Whether somebody else has written it since; the holder may not know.
     taken: bool,
+    /// The owner that the row names.
+    owner: Option<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -50,15 +58,15 @@ impl Leases {
             held == shard
                 && other != life
                 && hold.taken
-                && self.validity.get(other).is_some_and(|validity| now < hold.written + *validity)
+                && self.validity.get(other).is_some_and(|validity| now < self.proven(hold) + *validity)
         });
         if let Some(((_, other), hold)) = earlier {
-            let written = now.saturating_sub(hold.written);
+            let written = now.saturating_sub(self.proven(hold));
             return broken(format!("which {other} may still deliver: it wrote the lease {written:?} ago"));
         }
         let proof = match self.holds.get(&(shard.clone(), life.clone())) {
             None => return broken("which it never wrote".to_owned()),
-            Some(hold) => hold.written,
+            Some(hold) => self.proven(hold),
         };
         if now >= proof + lease {
             return broken(format!(
@@ -70,6 +78,44 @@ impl Leases {
             self.last_begun.insert(shard.clone(), (life.clone(), now));
         }
         None
+    }
+
+    /// When what proves a hold landed last: the lease's own write or, for a member of a fleet, its heartbeat.
+    fn proven(&self, hold: &Hold) -> Duration {
+        hold.owner.as_ref().and_then(|owner| self.beats.get(owner)).copied().unwrap_or(hold.written)
+    }
+
+    /// Whether a row's owner is this life.
+    pub(super) fn is(&self, owner: Option<&WorkerId>, life: &Life) -> bool {
+        owner.is_some_and(|owner| match self.members.get(owner) {
+            Some(member) => member == life,
+            None => owner.as_str() == life.worker,
+        })
+    }
+
+    /// Whether a row names this life, and was written by it: what others give to it after it has left is not its doing.
+    pub(super) fn kept(&self, row: &Lease, life: &Life) -> bool {
+        self.is(row.owner.as_ref(), life) && self.writers.get(&row.shard).is_none_or(|writer| writer == life)
+    }
+
+    /// The name of the worker that an owner is or, if its life is over, its id.
+    pub(super) fn name_of(&self, owner: &WorkerId) -> String {
+        match self.members.get(owner) {
+            Some(life) if self.validity.contains_key(life) || self.validity.is_empty() => life.worker.clone(),
+            _ => owner.as_str().to_owned(),
+        }
+    }
+
+    /// An attempt of a life to become a member under this id landed.
+    pub(super) fn joins(&mut self, life: &Life, id: &WorkerId) {
+        self.members.insert(id.clone(), life.clone());
+    }
+
+    /// A heartbeat landed. L-3: it renews every lease, so none whose consumer is dead may be among them.
+    pub(super) fn beats(&mut self, life: &Life, id: &WorkerId, now: Duration) -> Finding {
+        self.beats.insert(id.clone(), now);
+        let frozen: Vec<_> = self.frozen.keys().filter(|(_, frozen)| frozen == life).cloned().collect();
+        frozen.iter().find_map(|key| self.renews_dead(key, now))
     }
 
     /// A worker starts that may deliver for so long after each write.
@@ -94,7 +140,7 @@ impl Leases {
     ) -> Finding {
         let broken = |seen: &str| Some((Promise::L2, format!("{life} writes {}: {seen}", row.shard)));
         let key = (row.shard.clone(), life.clone());
-        let mine = row.owner.as_ref().is_some_and(|owner| owner.as_str() == life.worker);
+        let mine = self.is(row.owner.as_ref(), life);
         match landing {
             Landing::Create => {
                 if before.is_some() {
@@ -110,28 +156,30 @@ impl Leases {
                 }
             }
             Landing::Update(expect, patch) => {
-                if let Some(seen) = wrong_update(life, expect, patch, before) {
+                if let Some(seen) = self.wrong_update(life, expect, patch, before) {
                     return broken(&seen);
                 }
                 // A request changes nothing of the hold.
                 patch.counter?;
             }
         }
-        self.write(&key, mine, now);
+        self.write(&key, mine.then_some(row), now);
         self.renews_dead(&key, now)
     }
 
     /// A write landed that says whether its author holds the lease; nobody else does.
-    fn write(&mut self, key: &(ShardId, Life), mine: bool, now: Duration) {
+    fn write(&mut self, key: &(ShardId, Life), mine: Option<&Lease>, now: Duration) {
+        self.writers.insert(key.0.clone(), key.1.clone());
         for ((shard, life), hold) in &mut self.holds {
             hold.taken |= *shard == key.0 && *life != key.1;
         }
-        match self.holds.get_mut(key) {
-            Some(hold) if mine && !hold.taken => hold.written = now,
-            _ if mine => {
-                self.holds.insert(key.clone(), Hold { since: now, written: now, taken: false });
+        match (self.holds.get_mut(key), mine) {
+            (Some(hold), Some(row)) if !hold.taken && hold.owner == row.owner => hold.written = now,
+            (_, Some(row)) => {
+                let hold = Hold { since: now, written: now, taken: false, owner: row.owner.clone() };
+                self.holds.insert(key.clone(), hold);
             }
-            _ => {
+            (_, None) => {
                 self.holds.remove(key);
             }
         }
@@ -140,8 +188,8 @@ impl Leases {
     /// The answer to a write, where its landing is not seen: the lease was written no later than this.
     pub(super) fn answered(&mut self, life: &Life, row: &Lease, now: Duration) {
         let key = (row.shard.clone(), life.clone());
-        let mine = row.owner.as_ref().is_some_and(|owner| owner.as_str() == life.worker);
-        self.write(&key, mine, now);
+        let mine = self.is(row.owner.as_ref(), life);
+        self.write(&key, mine.then_some(row), now);
     }
 
     fn renews_dead(&self, key: &(ShardId, Life), now: Duration) -> Finding {
@@ -161,31 +209,37 @@ impl Leases {
     pub(super) fn thaw(&mut self, life: &Life) {
         self.frozen.retain(|(_, frozen), _| frozen != life);
     }
-}
 
-fn wrong_update(life: &Life, expect: &Expectation, patch: &Patch, before: Option<&Lease>) -> Option<String> {
-    let before = before?;
-    let owner = before.owner.as_ref().map(|owner| owner.as_str());
-    if expect.owner == OwnerExpectation::Any {
-        return Some("the condition names no owner".to_owned());
+    fn wrong_update(
+        &self,
+        life: &Life,
+        expect: &Expectation,
+        patch: &Patch,
+        before: Option<&Lease>,
+    ) -> Option<String> {
+        let before = before?;
+        let owner = before.owner.as_ref();
+        if expect.owner == OwnerExpectation::Any {
+            return Some("the condition names no owner".to_owned());
+        }
+        if patch.counter.is_none() {
+            // A request, or taking one back: it must change nothing else.
+            let bare = Patch { requested_by: patch.requested_by.clone(), ..Patch::default() };
+            return (*patch != bare).then(|| "a request changes more than the request".to_owned());
+        }
+        if expect.counter.is_none() {
+            return Some("the condition names no counter".to_owned());
+        }
+        if patch.token.is_none() {
+            return Some("no token".to_owned());
+        }
+        if patch.counter.is_some_and(|counter| counter <= before.counter) {
+            return Some(format!("the counter goes from {} to {:?}", before.counter, patch.counter));
+        }
+        let takes = matches!(&patch.owner, Change::Set(owner) if self.is(Some(owner), life));
+        if !self.is(owner, life) && (!takes || patch.checkpoint.is_some()) {
+            return Some(format!("{owner:?} holds it, and this is more than taking it"));
+        }
+        None
     }
-    if patch.counter.is_none() {
-        // A request, or taking one back: it must change nothing else.
-        let bare = Patch { requested_by: patch.requested_by.clone(), ..Patch::default() };
-        return (*patch != bare).then(|| "a request changes more than the request".to_owned());
-    }
-    if expect.counter.is_none() {
-        return Some("the condition names no counter".to_owned());
-    }
-    if patch.token.is_none() {
-        return Some("no token".to_owned());
-    }
-    if patch.counter.is_some_and(|counter| counter <= before.counter) {
-        return Some(format!("the counter goes from {} to {:?}", before.counter, patch.counter));
-    }
-    let takes = matches!(&patch.owner, Change::Set(owner) if owner.as_str() == life.worker);
-    if owner != Some(life.worker.as_str()) && (!takes || patch.checkpoint.is_some()) {
-        return Some(format!("{owner:?} holds it, and this is more than taking it"));
-    }
-    None
 }

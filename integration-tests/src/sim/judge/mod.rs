@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kcl_core::lease::{Expectation, Lease, Patch};
+use kcl_core::lease::{Expectation, FleetChange, Lease, Patch};
 use kcl_core::model::{Checkpoint, HashKeyRange};
 use kcl_core::testing::STREAM;
 use kcl_core::{Callback, Event, Position, ShardContext, ShardId};
@@ -108,6 +108,8 @@ pub struct Terms {
     pub retention: Option<Duration>,
     /// How long a consumer may be silent before its lease must not be renewed (L-3).
     pub patience: Duration,
+    /// Whether nothing happens for which a worker might rightly be held for dead by the others.
+    pub nobody_is_evicted: bool,
     /// The payload that may be read ahead for a shard, but for one answer (M-1).
     pub shard_bytes: usize,
 }
@@ -295,7 +297,34 @@ impl Judge {
             let seen = format!("{life} reports a loss where nothing expires: {event:?}");
             state.check(Some((Promise::D1, seen)));
         }
+        if matches!(event, Event::FleetEvicted { .. }) && state.terms.nobody_is_evicted {
+            state.check(Some((Promise::B1, format!("{life} was healthy and is removed: {event:?}"))));
+        }
         state.push(Entry::Said(format!("{life} reports {event:?}")));
+    }
+
+    /// Takes note of a change of a fleet row that landed.
+    pub fn fleet_landed(&self, life: &Life, change: &FleetChange) {
+        let mut state = self.state();
+        let now = state.now();
+        match change {
+            FleetChange::Join { worker, .. } => {
+                state.push(Entry::Said(format!("{life} joins as {worker}")));
+                state.leases.joins(life, worker);
+            }
+            FleetChange::Beat { worker, entry } => {
+                state.push(Entry::Said(format!(
+                    "{life} beats {} as {worker}: {}, {} leases, {} moves, gave {:?}",
+                    entry.heartbeat, entry.state, entry.leases, entry.moves, entry.gave
+                )));
+                let finding = state.leases.beats(life, worker, now);
+                state.check(finding);
+            }
+            FleetChange::Remove { worker, heartbeat } => {
+                state.push(Entry::Said(format!("{life} removes {worker} at {heartbeat}")));
+            }
+            other => state.push(Entry::Said(format!("{life} changes the fleet: {other:?}"))),
+        }
     }
 
     /// Takes note that a processor was made; returns its number.
@@ -539,14 +568,20 @@ impl Judge {
         self.state().delivery.counts()
     }
 
+    /// Whether a row names this life of a worker because it wrote so itself.
+    #[must_use]
+    pub fn is_kept_by(&self, shard: &ShardId, life: &Life) -> bool {
+        let state = self.state();
+        state.rows.get(shard).is_some_and(|row| !row.is_ended() && state.leases.kept(row, life))
+    }
+
     /// Who owned each unfinished lease when.
     #[must_use]
     pub fn owners(&self) -> BTreeMap<ShardId, Option<String>> {
         let state = self.state();
         let unfinished = state.rows.values().filter(|row| !row.is_ended());
-        unfinished
-            .map(|row| (row.shard.clone(), row.owner.as_ref().map(|owner| owner.as_str().to_owned())))
-            .collect()
+        let owner = |row: &Lease| row.owner.as_ref().map(|owner| state.leases.name_of(owner));
+        unfinished.map(|row| (row.shard.clone(), owner(row))).collect()
     }
 
     /// Unfinished leases that somebody has asked for.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use kcl_core::ShardId;
-use kcl_core::fleet::{FleetRow, FleetRowKey};
+use kcl_core::fleet::{FleetEntry, FleetRow, FleetRowKey};
 use kcl_core::lease::{
     Consistency, Expectation, FleetChange, FleetWrite, Lease, LeasePage, LeaseStore, PageToken, Patch,
     Prepared, StoreError, StoreUsage, Write,
@@ -105,7 +105,11 @@ impl<S: LeaseStore> LeaseStore for Landed<S> {
     }
 
     async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
-        self.inner.change_fleet(row, change).await
+        let answer = self.inner.change_fleet(row, change).await;
+        if let Ok(FleetWrite::Applied(_)) = answer {
+            self.judge.fleet_landed(&self.life, change);
+        }
+        answer
     }
 
     fn usage(&self) -> StoreUsage {
@@ -119,12 +123,29 @@ pub struct Asked<S> {
     inner: S,
     life: Life,
     judge: Judge,
+    rate: f64,
 }
 
 impl<S> Asked<S> {
-    /// Watches the calls of one life.
-    pub const fn new(inner: S, life: Life, judge: Judge) -> Self {
-        Self { inner, life, judge }
+    /// Watches the calls of one life, whose clock runs at this rate: members tell each other their lease durations in
+    /// time by their own clocks, and wait for them by their own clocks.
+    pub const fn new(inner: S, life: Life, judge: Judge, rate: f64) -> Self {
+        Self { inner, life, judge, rate }
+    }
+
+    /// What a row says, in true time as it passes by this worker's clock.
+    fn read(&self, mut row: Option<FleetRow>) -> Option<FleetRow> {
+        for entry in row.iter_mut().flat_map(|row| row.workers.values_mut()) {
+            entry.lease_duration = entry.lease_duration.div_f64(self.rate);
+        }
+        row
+    }
+
+    /// What this worker's clock makes of a time it waits for.
+    fn write(&self, entry: &FleetEntry) -> FleetEntry {
+        let mut entry = entry.clone();
+        entry.lease_duration = entry.lease_duration.mul_f64(self.rate);
+        entry
     }
 
     fn tell(&self, call: &str) {
@@ -182,12 +203,24 @@ impl<S: LeaseStore> LeaseStore for Asked<S> {
         consistency: Consistency,
     ) -> Result<Option<FleetRow>, StoreError> {
         self.tell("fleet row");
-        self.inner.fleet_row(row, consistency).await
+        Ok(self.read(self.inner.fleet_row(row, consistency).await?))
     }
 
     async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
         self.tell("change fleet");
-        self.inner.change_fleet(row, change).await
+        let change = match change {
+            FleetChange::Join { worker, entry } => {
+                FleetChange::Join { worker: worker.clone(), entry: self.write(entry) }
+            }
+            FleetChange::Beat { worker, entry } => {
+                FleetChange::Beat { worker: worker.clone(), entry: self.write(entry) }
+            }
+            other => other.clone(),
+        };
+        Ok(match self.inner.change_fleet(row, &change).await? {
+            FleetWrite::Applied(row) => FleetWrite::Applied(self.read(row)),
+            FleetWrite::Conflict(row) => FleetWrite::Conflict(self.read(row)),
+        })
     }
 
     fn usage(&self) -> StoreUsage {

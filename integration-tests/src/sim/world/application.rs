@@ -31,7 +31,7 @@ impl Application {
         let settings = by_clock(&self.plan.settings, rate);
         let life = self.judge.live(name, settings.lease_duration, settings.lease_safety_margin);
         let (mut seat, builder) =
-            self.cloud.seat(&self.plan, life.clone(), &self.judge, &self.entropy, builder);
+            self.cloud.seat(&self.plan, (life.clone(), rate), &self.judge, &self.entropy, builder);
         if !self.plan.store_latency.is_zero() {
             let way = MS..self.plan.store_latency + MS * 2;
             seat.rule(FaultRule::new(Fault::Delay { before: way.clone(), after: way }));
@@ -40,6 +40,7 @@ impl Application {
         let (manners, entropy) = (self.manners.clone(), self.entropy.fork());
         builder
             .initial_position(self.plan.initial)
+            .coordination(self.plan.coordination)
             .checkpoint_policy(self.plan.policy)
             .clock(TokioClock::new(self.cloud.kinesis().clock().now()))
             .settings(settings)

@@ -88,6 +88,17 @@ impl World {
                     self.at_end_of(time, Act::Start(name));
                 }
             }
+            Step::CutTable { all, time } => {
+                for life in self.lives() {
+                    if all || self.rng.bool() {
+                        self.judge.say(format!("{life} is cut off from the lease table for {time:?}"));
+                        if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                            seat.befall(kcl_core::testing::Mishap::NoLeases, 1.0);
+                        }
+                        self.at_end_of(time, Act::Calm(life));
+                    }
+                }
+            }
             Step::Pause(time) => {
                 if let Some(life) = self.anyone()
                     && let Ok(handle) = self.fleet.handle(&life.worker)
