@@ -1,5 +1,6 @@
 //! Fleets, seen by a worker that is no member of one: it must not take leases beside their members (R11).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -99,19 +100,22 @@ impl Coordination {
         }
         self.peers.read_at = Some(now);
         let arrived = now.saturating_duration_since(self.peers.origin);
-        let known = self.peers.seen.live_count();
+        let known = self.peers.seen.live().filter(|(_, entry, _)| takes(entry.state)).count();
         let mut beats = 0;
-        let mut dead = 0;
+        let mut dead = BTreeSet::new();
         for (key, row) in rows {
             let moved = row.iter().flat_map(|row| &row.workers).filter(|(id, entry)| {
                 let before = self.peers.seen.heartbeat_of(id);
-                entry.state != MemberState::Gone && before.is_some_and(|before| before < entry.heartbeat)
+                takes(entry.state) && before.is_some_and(|before| before < entry.heartbeat)
             });
             beats += moved.count();
             let _ = self.peers.seen.see(None, View { key, row, strong: Some(arrived), arrived });
-            dead += self.peers.seen.dead(&self.me, key).len();
+            let dead_here = self.peers.seen.dead(&self.me, key);
+            dead.extend(dead_here.into_iter().map(|(id, ..)| id));
         }
-        let live = self.peers.seen.live_count().saturating_sub(dead);
+        let taking =
+            self.peers.seen.live().filter(|(id, entry, _)| takes(entry.state) && !dead.contains(*id));
+        let live = taking.count();
         let was_blocked = std::mem::replace(&mut self.peers.blocked, live > 0);
         if beats > 0 || (live > known && known > 0) {
             let holds = self.keeper.held().next().is_some();
@@ -133,6 +137,11 @@ impl Coordination {
             self.plan_soon(now);
         }
     }
+}
+
+/// Whether a member of this state has leases, or takes them. One that observes looks for others before it does.
+const fn takes(state: MemberState) -> bool {
+    matches!(state, MemberState::Active | MemberState::Draining)
 }
 
 fn beside_a_fleet(table: &str) -> Error {

@@ -106,8 +106,12 @@ pub(super) struct Fleet {
     listing_wanted: bool,
     /// Whether the table fits the stream, so that this worker may join.
     admitted: bool,
-    /// When it joined.
+    /// When it joined, or became active after that.
     joined_at: Option<Instant>,
+    /// Whether it takes leases once told to, or once workers of another kind are gone.
+    wants_leases: bool,
+    /// Whether it waits for the heartbeat that makes it active; it looks for others once more after that (R11).
+    activating: bool,
 }
 
 impl Fleet {
@@ -124,7 +128,13 @@ impl Fleet {
             prefix: prefix.to_string(),
             proof,
             origin: now,
-            membership: Membership::new(lease_duration, limits, state, now),
+            // Who waits for others to go shows itself as one that takes nothing, so that they can go on meanwhile.
+            membership: Membership::new(
+                lease_duration,
+                limits,
+                if patient { MemberState::Observer } else { state },
+                now,
+            ),
             neighbours: Neighbours::default(),
             looks: BTreeMap::new(),
             evictions: BTreeMap::new(),
@@ -138,6 +148,8 @@ impl Fleet {
             listing_wanted: false,
             admitted: false,
             joined_at: None,
+            wants_leases: state == MemberState::Active,
+            activating: false,
         }
     }
 
@@ -190,6 +202,31 @@ impl Fleet {
         matches!((self.joined_at, begun), (Some(joined), Some(begun)) if begun >= joined)
     }
 
+    /// Shows itself as active from the next heartbeat on, unless it waits for workers of another kind to go.
+    fn become_active(&mut self) {
+        let waits = self.foreign.is_patient() && self.foreign.is_watching();
+        let is_active = self.membership.entry.state == MemberState::Active;
+        if self.wants_leases
+            && self.leaving.is_none()
+            && !waits
+            && !is_active
+            && self.membership.id().is_some()
+        {
+            self.membership.set_state(MemberState::Active);
+            self.activating = true;
+        }
+    }
+
+    /// A heartbeat that said so was confirmed: whoever looks from now on sees it, and it looks once more itself (R11).
+    fn activated(&mut self, now: Instant) -> bool {
+        let first = std::mem::take(&mut self.activating);
+        if first {
+            self.joined_at = Some(now);
+            self.listing_wanted = true;
+        }
+        first
+    }
+
     /// Whether another member takes leases.
     fn has_others(&self) -> bool {
         let me = self.membership.id();
@@ -198,9 +235,8 @@ impl Fleet {
 
     /// Takes leases from now on.
     pub(super) fn activate(&mut self) {
-        if self.leaving.is_none() {
-            self.membership.set_state(MemberState::Active);
-        }
+        self.wants_leases = true;
+        self.become_active();
     }
 
     /// Whether a live member with a smaller id may be keeping house already.
@@ -496,6 +532,11 @@ impl Coordination {
                 }
                 if let Some(state) = state {
                     self.leave_confirmed(state);
+                    if state == MemberState::Active
+                        && self.fleet.as_mut().is_some_and(|fleet| fleet.activated(now))
+                    {
+                        self.next_scan = now;
+                    }
                 }
             }
             Ok(FleetWrite::Conflict(view)) => {

@@ -53,6 +53,11 @@ impl ForeignOwners {
         self.moved.get(owner).is_some_and(|moved| now >= *moved + self.patience)
     }
 
+    /// Whether this worker waits for them to go.
+    pub(super) const fn is_patient(&self) -> bool {
+        self.patient
+    }
+
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }
@@ -100,6 +105,7 @@ impl Coordination {
                 self.fatal.get_or_insert_with(|| beside(&owner, &self.store.to_string()));
             }
         }
+        fleet.become_active();
         if let Some(at) = fleet.foreign.next_change(now) {
             self.plan_soon(at);
         }

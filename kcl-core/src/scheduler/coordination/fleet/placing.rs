@@ -225,7 +225,7 @@ impl Coordination {
         fleet.placing.sample(self.keeper.processed(), self.way.load.as_deref(), now);
         let me = fleet.membership.confirmed_id()?.clone();
         // R1: nothing is taken, and no plan is made, on the strength of a validity that has lapsed.
-        if !fleet.is_listed_since(self.listing_shown_begun) || !fleet.proof.holds() {
+        if fleet.activating || !fleet.is_listed_since(self.listing_shown_begun) || !fleet.proof.holds() {
             return None;
         }
         let mut next = now + REPLAN_INTERVAL;
