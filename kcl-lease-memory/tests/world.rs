@@ -19,7 +19,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn recorded(seed: u64, shards: u32) -> (World, Recorder) {
     let recorder = Recorder::new().with(Rule::on(Callback::ProcessRecords, Action::Checkpoint));
     let app = recorder.clone();
-    let application = move |_: &str, worker: SchedulerBuilder| worker.processor(app.clone());
+    let application = move |_: &str, worker: SchedulerBuilder| {
+        worker // These tests name owners by their worker ids.
+            .coordination(kcl_core::Coordination::PerLease)
+            .processor(app.clone())
+    };
     (World::new(seed, shards, MemoryLeaseStore::new(), application).unwrap(), recorder)
 }
 
