@@ -16,6 +16,7 @@ use kcl_core::lease::{FleetChange, FleetWrite, StoreError, StoreOperation};
 use kcl_core::model::{ShardId, WorkerId};
 
 use crate::classify::Call;
+use crate::meter::Counted;
 use crate::schema::{self, Item, number, text};
 use crate::store::DynamoLeaseStore;
 
@@ -163,31 +164,33 @@ impl Update {
     fn of(change: &FleetChange) -> Option<Self> {
         let (condition, update, worker, values) = match change {
             FleetChange::Join { worker, entry } => (
-                "attribute_exists(#k) AND attribute_not_exists(#w.#x) AND size(#w) < :m",
+                "#t = :t AND attribute_not_exists(#w.#x) AND size(#w) < :m",
                 "SET #w.#x = :e",
                 Some(worker.clone()),
                 vec![(":e", to_value(entry)), (":m", number(MEMBERS_PER_ROW))],
             ),
             FleetChange::Beat { worker, entry } => (
-                "attribute_exists(#k) AND #w.#x.#h < :n",
+                "#t = :t AND #w.#x.#h < :n",
                 "SET #w.#x = :e",
                 Some(worker.clone()),
                 vec![(":e", to_value(entry)), (":n", number(entry.heartbeat))],
             ),
             FleetChange::Remove { worker, heartbeat } => (
-                "attribute_exists(#k) AND #w.#x.#h = :n",
+                "#t = :t AND #w.#x.#h = :n",
                 "REMOVE #w.#x",
                 Some(worker.clone()),
                 vec![(":n", number(heartbeat))],
             ),
             FleetChange::Rows(rows) => (
-                "attribute_exists(#k) AND (attribute_not_exists(#r) OR #r < :n)",
+                "#t = :t AND (attribute_not_exists(#r) OR #r < :n)",
                 "SET #r = :n",
                 None,
                 vec![(":n", number(rows))],
             ),
             _ => return None,
         };
+        // A row of another kind under the key is refused, whatever it looks like.
+        let values = values.into_iter().chain([(":t", text(FLEET))]).collect();
         Some(Self { condition, update, worker, values })
     }
 
@@ -202,7 +205,7 @@ impl Update {
         };
         let worker = self.worker.as_ref().map_or("", WorkerId::as_str);
         [
-            ("#k", schema::name::KEY),
+            ("#t", schema::name::ENTITY_TYPE),
             ("#w", name::WORKERS),
             ("#r", name::ROWS),
             ("#h", name::HEARTBEAT),
@@ -218,24 +221,12 @@ impl Update {
 impl DynamoLeaseStore {
     pub(crate) async fn read_fleet_row(
         &self,
-        operation: StoreOperation,
         key: FleetRowKey,
         consistent: bool,
     ) -> Result<Option<FleetRow>, StoreError> {
+        let item = self.read(StoreOperation::FleetRow, &key.to_string(), consistent).await?;
         let call = self.call("GetItem", &self.table);
-        let request = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .key(schema::name::KEY, schema::key(&key.to_string()))
-            .consistent_read(consistent)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .customize()
-            .interceptor(call.witness.clone());
-        let answer = request.send().await;
-        self.count_read(operation, answer.as_ref().ok().and_then(|answer| answer.consumed_capacity()));
-        let answer = answer.map_err(|error| call.failed(error))?;
-        answer.item.as_ref().map(|item| readable(&call, key, item)).transpose()
+        item.as_ref().map(|item| readable(&call, key, item)).transpose()
     }
 
     pub(crate) async fn write_fleet_row(
@@ -252,6 +243,7 @@ impl DynamoLeaseStore {
 
     async fn update_fleet_row(&self, key: FleetRowKey, update: &Update) -> Result<FleetWrite, StoreError> {
         let call = self.call("UpdateItem", &self.table);
+        let mut counted = self.counted(StoreOperation::ChangeFleet, &call);
         let values = update.values.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let request = self
             .client
@@ -270,21 +262,20 @@ impl DynamoLeaseStore {
         let answer = request.send().await;
         let error = match answer {
             Ok(answer) => {
-                self.count_write(StoreOperation::ChangeFleet, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return applied(&call, key, answer.attributes());
             }
             Err(error) => error,
         };
         let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::ChangeFleet, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::ChangeFleet, failed.item());
-        self.refused(&call, key, failed.item()).await
+        self.refused(&call, &mut counted, key, failed.item()).await
     }
 
     async fn create_fleet_row(&self, key: FleetRowKey) -> Result<FleetWrite, StoreError> {
         let call = self.call("PutItem", &self.table);
+        let mut counted = self.counted(StoreOperation::ChangeFleet, &call);
         let request = self
             .client
             .put_item()
@@ -298,66 +289,58 @@ impl DynamoLeaseStore {
             .interceptor(call.witness.clone());
         let error = match request.send().await {
             Ok(answer) => {
-                self.count_write(StoreOperation::ChangeFleet, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return Ok(FleetWrite::Applied(Some(FleetRow::default())));
             }
             Err(error) => error,
         };
         let Some(PutItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::ChangeFleet, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::ChangeFleet, failed.item());
-        self.refused(&call, key, failed.item()).await
+        self.refused(&call, &mut counted, key, failed.item()).await
     }
 
     async fn delete_fleet_row(&self, key: FleetRowKey) -> Result<FleetWrite, StoreError> {
         let call = self.call("DeleteItem", &self.table);
+        let mut counted = self.counted(StoreOperation::ChangeFleet, &call);
         let request = self
             .client
             .delete_item()
             .table_name(&self.table)
             .key(schema::name::KEY, schema::key(&key.to_string()))
-            .condition_expression("attribute_exists(#k) AND size(#w) = :none")
-            .expression_attribute_names("#k", schema::name::KEY)
+            .condition_expression("#t = :t AND size(#w) = :none")
+            .expression_attribute_names("#t", schema::name::ENTITY_TYPE)
             .expression_attribute_names("#w", name::WORKERS)
+            .expression_attribute_values(":t", text(FLEET))
             .expression_attribute_values(":none", number(0))
+            .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
         let error = match request.send().await {
             Ok(answer) => {
-                self.count_write(StoreOperation::ChangeFleet, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return Ok(FleetWrite::Applied(None));
             }
             Err(error) => error,
         };
         let Some(DeleteItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::ChangeFleet, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::ChangeFleet, failed.item());
-        self.refused(&call, key, failed.item()).await
+        self.refused(&call, &mut counted, key, failed.item()).await
     }
 
-    /// What a refused change met. DynamoDB says so in the error, unless there is no row; some of its stand-ins never
-    /// do.
+    /// What a refused change met.
     async fn refused(
         &self,
         call: &Call<'_>,
+        counted: &mut Counted,
         key: FleetRowKey,
         item: Option<&Item>,
     ) -> Result<FleetWrite, StoreError> {
-        if let Some(item) = item {
-            return readable(call, key, item).map(|row| FleetWrite::Conflict(Some(row)));
-        }
-        let row = self.read_fleet_row(StoreOperation::FleetRow, key, true).await.map_err(|error| {
-            // The write itself was answered: its condition did not hold.
-            StoreError::new(error.kind(), call.operation, call.table, "lost a race, then could not read")
-                .with_may_have_applied(false)
-                .with_source(error)
-        })?;
+        let item = self.conflict(call, counted, StoreOperation::FleetRow, &key.to_string(), item).await?;
+        let row = item.as_ref().map(|item| readable(call, key, item)).transpose()?;
         Ok(FleetWrite::Conflict(row))
     }
 }

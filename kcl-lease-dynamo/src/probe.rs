@@ -4,7 +4,8 @@
 //! table exists. The leader's lock is the row `Leader`; a leader that stopped in good order marks it released.
 
 use aws_sdk_dynamodb::operation::get_item::GetItemError;
-use kcl_core::lease::{StoreError, StoreErrorKind};
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
+use kcl_core::lease::{StoreError, StoreErrorKind, StoreOperation};
 
 use crate::client::patiently;
 use crate::schema::{self, Item, name};
@@ -59,17 +60,22 @@ impl DynamoLeaseStore {
     /// something else.
     async fn coordinator_row(&self, table: &str, key: &str, row: &str) -> Result<Option<Item>, StoreError> {
         let call = self.call("GetItem", table);
+        let mut counted = self.counted(StoreOperation::Prepare, &call);
         let request = self
             .client
             .get_item()
             .table_name(table)
             .key(key, schema::key(row))
             .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone())
             .config_override(patiently(self.request_timeout));
         let error = match request.send().await {
-            Ok(answer) => return Ok(answer.item),
+            Ok(answer) => {
+                counted.read(answer.consumed_capacity());
+                return Ok(answer.item);
+            }
             Err(error) => error,
         };
         let is_missing = matches!(error.as_service_error(), Some(GetItemError::ResourceNotFoundException(_)));

@@ -19,7 +19,7 @@ use kcl_core::model::ShardId;
 use crate::classify::Call;
 use crate::client::{self, Witness};
 use crate::expr::Expression;
-use crate::meter::Meter;
+use crate::meter::{Counted, Meter};
 use crate::schema::{self, Item, Row, name};
 use crate::settings::TableMode;
 
@@ -134,40 +134,50 @@ impl DynamoLeaseStore {
         Call { operation, table, has_region, witness: Witness::default() }
     }
 
-    /// What a conditional write met when its condition did not hold. DynamoDB says so in the error, unless
-    /// there is no row; some of its stand-ins never do.
-    async fn conflict(
+    /// The item that a conditional write met when its condition did not hold. DynamoDB says so in the error, unless
+    /// there is no row; some of its stand-ins never do. Then it is looked up, as a request of `look_up`.
+    pub(crate) async fn conflict(
         &self,
         call: &Call<'_>,
-        shard: &ShardId,
-        item: Option<Item>,
-    ) -> Result<Option<Row>, StoreError> {
-        match item {
-            Some(item) => Ok(Some(schema::read(&item))),
-            None => self.read(shard, true).await.map_err(|error| {
-                // The write itself was answered: its condition did not hold.
-                StoreError::new(error.kind(), call.operation, call.table, "lost a race, then could not read")
-                    .with_may_have_applied(false)
-                    .with_source(error)
-            }),
+        counted: &mut Counted,
+        look_up: StoreOperation,
+        key: &str,
+        item: Option<&Item>,
+    ) -> Result<Option<Item>, StoreError> {
+        counted.refused(item);
+        if item.is_some() {
+            return Ok(item.cloned());
         }
+        let item = self.read(look_up, key, true).await.map_err(|error| {
+            // The write itself was answered: its condition did not hold.
+            StoreError::new(error.kind(), call.operation, call.table, "lost a race, then could not read")
+                .with_may_have_applied(false)
+                .with_source(error)
+        })?;
+        counted.refused(item.as_ref());
+        Ok(item)
     }
 
-    async fn read(&self, shard: &ShardId, consistent: bool) -> Result<Option<Row>, StoreError> {
+    pub(crate) async fn read(
+        &self,
+        operation: StoreOperation,
+        key: &str,
+        consistent: bool,
+    ) -> Result<Option<Item>, StoreError> {
         let call = self.call("GetItem", &self.table);
+        let mut counted = self.counted(operation, &call);
         let request = self
             .client
             .get_item()
             .table_name(&self.table)
-            .key(name::KEY, schema::key(shard.as_str()))
+            .key(name::KEY, schema::key(key))
             .consistent_read(consistent)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone());
-        let answer = request.send().await;
-        self.count_read(StoreOperation::Get, answer.as_ref().ok().and_then(|a| a.consumed_capacity()));
-        let answer = answer.map_err(|error| call.failed(error))?;
-        Ok(answer.item.as_ref().map(schema::read))
+        let answer = request.send().await.map_err(|error| call.failed(error))?;
+        counted.read(answer.consumed_capacity());
+        Ok(answer.item)
     }
 }
 
@@ -236,14 +246,15 @@ impl LeaseStore for DynamoLeaseStore {
         if let Some(rows) = self.page_size {
             request = request.limit(i32::try_from(rows.get()).unwrap_or(i32::MAX));
         }
+        let mut counted = self.counted(StoreOperation::List, &call);
         let answer = request
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .customize()
             .interceptor(call.witness.clone())
             .send()
-            .await;
-        self.count_read(StoreOperation::List, answer.as_ref().ok().and_then(|a| a.consumed_capacity()));
-        let answer = answer.map_err(|error| call.failed(error))?;
+            .await
+            .map_err(|error| call.failed(error))?;
+        counted.read(answer.consumed_capacity());
 
         let mut listed = LeasePage::default();
         for item in answer.items() {
@@ -263,12 +274,13 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn get(&self, shard: &ShardId, consistency: Consistency) -> Result<Option<Lease>, StoreError> {
-        let row = self.read(shard, consistency == Consistency::Strong).await?;
-        lease(&self.call("GetItem", &self.table), row)
+        let item = self.read(StoreOperation::Get, shard.as_str(), consistency == Consistency::Strong).await?;
+        lease(&self.call("GetItem", &self.table), item.as_ref().map(schema::read))
     }
 
     async fn create(&self, new: &Lease) -> Result<Write, StoreError> {
         let call = self.call("PutItem", &self.table);
+        let mut counted = self.counted(StoreOperation::Create, &call);
         let expression = Expression::no_row();
         let request = self
             .client
@@ -283,17 +295,17 @@ impl LeaseStore for DynamoLeaseStore {
             .interceptor(call.witness.clone());
         let error = match request.send().await {
             Ok(answer) => {
-                self.count_write(StoreOperation::Create, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return Ok(Write::Applied(new.clone()));
             }
             Err(error) => error,
         };
         let Some(PutItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::Create, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::Create, failed.item());
-        let row = self.conflict(&call, &new.shard, failed.item.clone()).await?;
+        let key = new.shard.as_str();
+        let item = self.conflict(&call, &mut counted, StoreOperation::Get, key, failed.item()).await?;
+        let row = item.as_ref().map(schema::read);
         if let Some(Row::Foreign(row)) = &row {
             return Err(call.invalid(format!(
                 "the key is taken by a row of another kind: key={} entity_type={}",
@@ -310,6 +322,7 @@ impl LeaseStore for DynamoLeaseStore {
         patch: &Patch,
     ) -> Result<Write, StoreError> {
         let call = self.call("UpdateItem", &self.table);
+        let mut counted = self.counted(StoreOperation::Update, &call);
         let expression = Expression::patching(expect, patch);
         let request = self
             .client
@@ -327,22 +340,22 @@ impl LeaseStore for DynamoLeaseStore {
             .interceptor(call.witness.clone());
         let error = match request.send().await {
             Ok(answer) => {
-                self.count_write(StoreOperation::Update, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return written(&call, answer.attributes);
             }
             Err(error) => error,
         };
         let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::Update, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::Update, failed.item());
-        let row = self.conflict(&call, shard, failed.item.clone()).await?;
-        Ok(Write::Conflict(lease(&call, row)?))
+        let key = shard.as_str();
+        let item = self.conflict(&call, &mut counted, StoreOperation::Get, key, failed.item()).await?;
+        Ok(Write::Conflict(lease(&call, item.as_ref().map(schema::read))?))
     }
 
     async fn delete(&self, shard: &ShardId, expect: &Expectation) -> Result<Write, StoreError> {
         let call = self.call("DeleteItem", &self.table);
+        let mut counted = self.counted(StoreOperation::Delete, &call);
         let expression = Expression::expecting(expect);
         let request = self
             .client
@@ -359,18 +372,17 @@ impl LeaseStore for DynamoLeaseStore {
             .interceptor(call.witness.clone());
         let error = match request.send().await {
             Ok(answer) => {
-                self.count_write(StoreOperation::Delete, answer.consumed_capacity());
+                counted.wrote(answer.consumed_capacity());
                 return written(&call, answer.attributes);
             }
             Err(error) => error,
         };
         let Some(DeleteItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() else {
-            self.count_write(StoreOperation::Delete, None);
             return Err(call.failed(error));
         };
-        self.count_refused(StoreOperation::Delete, failed.item());
-        let row = self.conflict(&call, shard, failed.item.clone()).await?;
-        Ok(Write::Conflict(lease(&call, row)?))
+        let key = shard.as_str();
+        let item = self.conflict(&call, &mut counted, StoreOperation::Get, key, failed.item()).await?;
+        Ok(Write::Conflict(lease(&call, item.as_ref().map(schema::read))?))
     }
 
     async fn fleet_row(
@@ -378,7 +390,7 @@ impl LeaseStore for DynamoLeaseStore {
         row: FleetRowKey,
         consistency: Consistency,
     ) -> Result<Option<FleetRow>, StoreError> {
-        self.read_fleet_row(StoreOperation::FleetRow, row, consistency == Consistency::Strong).await
+        self.read_fleet_row(row, consistency == Consistency::Strong).await
     }
 
     async fn change_fleet(&self, row: FleetRowKey, change: &FleetChange) -> Result<FleetWrite, StoreError> {
@@ -386,7 +398,7 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     /// Units are those the service says were consumed; those of a refused write are computed from the size of the row
-    /// it met. A request without an answer counts as a request and no units.
+    /// it met. A request that left and was not answered counts as a request and no units.
     fn usage(&self) -> StoreUsage {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

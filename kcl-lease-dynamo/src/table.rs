@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
     ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus,
     Tag,
 };
-use kcl_core::lease::{StoreError, StoreErrorKind};
+use kcl_core::lease::{StoreError, StoreErrorKind, StoreOperation};
 use tokio::time::{Instant, sleep};
 
 use crate::classify::Call;
@@ -89,6 +89,7 @@ impl DynamoLeaseStore {
 
     async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
         let call = self.call("DescribeTable", &self.table);
+        let _counted = self.counted(StoreOperation::Prepare, &call);
         let request = self
             .client
             .describe_table()
@@ -127,6 +128,7 @@ impl DynamoLeaseStore {
     /// Returns false if the table has come into being meanwhile.
     async fn create_table(&self, settings: &TableSettings) -> Result<bool, StoreError> {
         let call = self.call("CreateTable", &self.table);
+        let _counted = self.counted(StoreOperation::Prepare, &call);
         let request = describe_wanted(self.client.create_table().table_name(&self.table), settings)
             .map_err(|error| call.invalid("the table settings make no sense").with_source(error))?
             .customize()
@@ -149,6 +151,7 @@ impl DynamoLeaseStore {
             .point_in_time_recovery_enabled(true)
             .build()
             .map_err(|error| call.invalid("the request could not be built").with_source(error))?;
+        let _counted = self.counted(StoreOperation::Prepare, &call);
         let request = self
             .client
             .update_continuous_backups()

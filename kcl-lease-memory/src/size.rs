@@ -1,5 +1,7 @@
 //! The size a row would have as a DynamoDB item, in the attributes that `kcl-lease-dynamo` writes: what calls cost.
 
+use std::time::SystemTime;
+
 use kcl_core::fleet::{FleetEntry, FleetRow, Gave};
 use kcl_core::lease::Lease;
 use kcl_core::model::{HashKeyRange, Position};
@@ -11,14 +13,14 @@ const fn text(name: usize, value: usize) -> usize {
     name + value
 }
 
-/// The name of an attribute, and a number: two digits to a byte, and one more.
+/// The name of an attribute, and a number: two significant digits to a byte, and one more.
 fn number(name: usize, value: u64) -> usize {
     name + number_value(value)
 }
 
 fn number_value(value: u64) -> usize {
     let digits = value.to_string();
-    digits.trim_matches('0').len().div_ceil(2).max(1) + 1
+    digits.trim_matches('0').len().div_ceil(2) + 1
 }
 
 /// The size of a row with this key.
@@ -64,9 +66,14 @@ fn lease_bytes(lease: &Lease) -> usize {
         + set(13, &lease.parents)
         + set(13, &lease.children)
         + lease.hash_key_range.as_ref().map_or(0, keys)
-        + lease.start_timestamp.map_or(0, |_| number(20, 1_700_000_000_000))
+        + lease.start_timestamp.map_or(0, |at| number(20, millis(at)))
         + lease.stream.as_ref().map_or(0, |stream| text(14, stream.to_string().len()))
         + lease.token.map_or(0, |_| text(12, 36))
+}
+
+fn millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn fleet_bytes(key: &str, row: &FleetRow) -> usize {
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn a_plain_lease_has_the_size_of_its_item() {
         let lease = Lease::new("shardId-000000000000".into(), Checkpoint::TrimHorizon);
-        let counted = (8 + 20) + (10 + 5) + (12 + 2) + (28 + 2) + (10 + 12) + (27 + 2);
+        let counted = (8 + 20) + (10 + 5) + (12 + 1) + (28 + 1) + (10 + 12) + (27 + 1);
         assert_eq!(lease_bytes(&lease), counted);
     }
 
