@@ -4,7 +4,9 @@
 
 mod conformance;
 mod errors;
+mod fleet_rows;
 mod java;
 mod rows;
 mod support;
 mod table;
+mod units;
