@@ -5,4 +5,5 @@ pub mod aws;
 pub mod fleet;
 pub mod ledger;
 pub mod log;
+pub mod model;
 pub mod sim;

@@ -1,0 +1,78 @@
+use super::Fleet;
+use crate::model::broken::Broken;
+
+/// The bounds of a run, and which faults there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many workers.
+    pub workers: usize,
+    /// How many leases.
+    pub leases: usize,
+    /// How many fleet rows members may join.
+    pub rows: u8,
+    /// The lease duration D in ticks. Validity and eviction are as tight as they may be: both D.
+    pub duration: u8,
+    /// How many writes may be on their way without an answer to come, heartbeats included.
+    pub in_flight: usize,
+    /// Whether heartbeats or their answers are lost; with [`Config::in_flight`] they are also delayed.
+    pub lost_beats: bool,
+    /// Whether takes, gives, releases, evictions and checkpoints may land late or never.
+    pub late_writes: bool,
+    /// Whether processes crash.
+    pub crash: bool,
+    /// Whether members leave (R7).
+    pub leave: bool,
+    /// Whether the crashed, evicted and departed join again, under new ids.
+    pub rejoin: bool,
+    /// Whether leases are given (R4) and released.
+    pub moves: bool,
+    /// How many positions above the first a checkpoint can have; none: no checkpoints.
+    pub positions: u8,
+    /// Whether callbacks are followed.
+    pub callbacks: bool,
+    /// Whether states that differ only by the names of workers and ids count as one.
+    pub symmetry: bool,
+}
+
+impl Config {
+    /// Two workers, one lease, and evictions, takes and adoptions as the only news.
+    pub const SMALL: Self = Self {
+        workers: 2,
+        leases: 1,
+        rows: 1,
+        duration: 2,
+        in_flight: 0,
+        lost_beats: false,
+        late_writes: false,
+        crash: false,
+        leave: false,
+        rejoin: false,
+        moves: false,
+        positions: 0,
+        callbacks: false,
+        symmetry: true,
+    };
+}
+
+impl Fleet {
+    /// For how many ticks since it was sent a confirmed heartbeat lets deliveries start (R1).
+    pub(crate) fn validity(&self) -> u8 {
+        self.config.duration + u8::from(self.is(Broken::MarginTooSmall))
+    }
+
+    /// For how many ticks a member must stand still to be dead (R2).
+    pub(crate) fn patience(&self) -> u8 {
+        self.config.duration - u8::from(self.is(Broken::OtherDuration))
+    }
+
+    /// Whether views of a lease are kept once its counter has changed: only a write that does not ask for the counter
+    /// can tell them from none.
+    pub(crate) fn keeps_old_views(&self) -> bool {
+        self.is(Broken::TakeUnconditionally) || self.is(Broken::StartWithoutAdopting)
+    }
+
+    /// Whether sightings are kept once the member has moved: only an unconditional eviction can tell.
+    pub(crate) fn keeps_old_sightings(&self) -> bool {
+        self.is(Broken::EvictUnconditionally)
+    }
+}
