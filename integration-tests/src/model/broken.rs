@@ -1,5 +1,7 @@
 //! The variants: each is the protocol without one of its rules.
 
+use super::fleet::Config;
+
 /// A rule that is removed from the core model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Broken {
@@ -105,5 +107,31 @@ impl Broken {
             Self::RestartBesideOld => "DBL",
             _ => "L-1",
         }
+    }
+
+    /// The bounds within which it is refuted, and within which the unbroken rules are clean.
+    #[must_use]
+    pub const fn config(self) -> Config {
+        match self {
+            Self::MarginTooSmall
+            | Self::OtherDuration
+            | Self::NoEvidence
+            | Self::OldEvidence
+            | Self::EvidenceAskedBefore
+            | Self::TakeUnconditionally => Config::SMALL,
+            Self::OwnRowOnly => Config { rows: 2, ..Config::SMALL },
+            Self::SettleByReading => Config::LATE,
+            Self::DeleteUnconditionally => Config { leave: true, ..Config::MOVES },
+            Self::RecognisedByCounter => Config { moves: false, positions: 2, ..Config::LATE },
+            Self::CheckpointUnconditionally => Config { positions: 2, ..Config::SMALL },
+            Self::RestartBesideOld => Config { callbacks: true, rejoin: true, ..Config::SMALL },
+            _ => Config::MOVES,
+        }
+    }
+
+    /// The variant of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|broken| broken.name() == name)
     }
 }

@@ -8,5 +8,8 @@
 //! not is told in `docs/fleet-model.md`.
 
 pub mod broken;
+pub mod checks;
 pub mod fleet;
+pub mod rows;
 pub mod run;
+pub mod split;

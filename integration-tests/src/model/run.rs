@@ -1,11 +1,11 @@
 //! Runs of the models, and what they print.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, Expectation, HasDiscoveries, Model};
 use tokio::time::Instant;
 
 /// When a run ends, if not with the last state.
@@ -35,15 +35,17 @@ pub struct Report {
     pub complete: bool,
     /// The properties that fell, with the steps of the counter-example.
     pub fallen: Vec<(&'static str, Vec<String>)>,
+    /// What should happen somewhere and was not seen: the model says less than it seems to.
+    pub missing: Vec<&'static str>,
     /// How long it took.
     pub took: Duration,
 }
 
 impl Report {
-    /// Whether every property held.
+    /// Whether every property held, and what should happen somewhere was seen.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.fallen.is_empty()
+        self.fallen.is_empty() && self.missing.is_empty()
     }
 
     /// The counter-example of a property, if it fell.
@@ -60,8 +62,8 @@ impl fmt::Display for Report {
         if self.is_clean() {
             return f.write_str("clean");
         }
-        f.write_str("FALLEN")?;
-        self.fallen.iter().try_for_each(|(name, steps)| write!(f, " {name} in {} steps", steps.len() - 1))
+        self.missing.iter().try_for_each(|name| write!(f, "never {name} "))?;
+        self.fallen.iter().try_for_each(|(name, steps)| write!(f, "{name} falls in {} steps; ", steps.len() - 1))
     }
 }
 
@@ -88,9 +90,18 @@ where
     let began = Instant::now();
     let checker = checker.spawn_bfs().join();
     let took = began.elapsed();
-    let mut fallen: Vec<_> =
-        checker.discoveries().into_iter().map(|(name, path)| (name, steps(path.into_vec()))).collect();
-    fallen.sort_unstable();
+    let mut found: BTreeMap<_, _> = checker.discoveries().into_iter().collect();
+    let (mut fallen, mut missing) = (Vec::new(), Vec::new());
+    for property in checker.model().properties() {
+        match (found.remove(property.name), property.expectation) {
+            (Some(path), Expectation::Always) => fallen.push((property.name, steps(path.into_vec()))),
+            (None, Expectation::Sometimes) => missing.push(property.name),
+            _ => {}
+        }
+    }
+    if !fallen.is_empty() {
+        missing.clear();
+    }
     let in_time = limits.time.is_none_or(|time| took < time);
     let in_bounds = limits.states.is_none_or(|states| checker.state_count() < states);
     Report {
@@ -98,6 +109,7 @@ where
         depth: checker.max_depth() - 1,
         complete: fallen.is_empty() && in_time && in_bounds,
         fallen,
+        missing,
         took,
     }
 }

@@ -185,18 +185,25 @@ impl Fleet {
 
     fn idle_lease(&self, state: &State, worker: usize, lease: usize, actions: &mut Vec<Action>) {
         let it = &state.workers[worker];
+        let view = it.views[lease];
         if it.holds[lease].state != HoldState::None {
+            if self.is(Broken::StartWithoutAdopting) && !view.known {
+                actions.push(Action::Read(worker, lease));
+            }
             return;
         }
-        let view = it.views[lease];
         if !view.known || view.old {
             actions.push(Action::Read(worker, lease));
         }
         if !view.known || !(it.is_free_for(lease) || self.is(Broken::RestartBesideOld)) {
             return;
         }
+        // What asks for a counter that has passed is refused, which tells no more than another read.
         if view.owner == it.me {
-            actions.push(Action::Adopt(worker, lease));
+            if !view.old || self.is(Broken::StartWithoutAdopting) {
+                actions.push(Action::Adopt(worker, lease));
+            }
+        } else if view.old && !self.is(Broken::TakeUnconditionally) {
         } else if view.owner == NONE || self.is_absent(state, worker, lease) {
             actions.push(Action::Take(worker, lease));
             if self.config.late_writes && self.has_room(state) {

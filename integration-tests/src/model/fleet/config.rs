@@ -52,6 +52,12 @@ impl Config {
         callbacks: false,
         symmetry: true,
     };
+
+    /// With moves, lost heartbeats and members that join again.
+    pub const MOVES: Self = Self { moves: true, rejoin: true, lost_beats: true, ..Self::SMALL };
+
+    /// With moves and one write that lands late or never.
+    pub const LATE: Self = Self { late_writes: true, in_flight: 1, moves: true, ..Self::SMALL };
 }
 
 impl Fleet {

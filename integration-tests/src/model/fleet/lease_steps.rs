@@ -14,7 +14,7 @@ impl Fleet {
             Action::Take(worker, lease) => {
                 let me = state.workers[worker].me;
                 self.write(state, lease, |row| row.owner = me);
-                state.hold(worker, lease, true);
+                self.hold(state, worker, lease, true);
             }
             Action::TakeLate(worker, lease) => {
                 state.send(worker, lease, MessageKind::Take, 0);
@@ -25,7 +25,7 @@ impl Fleet {
                 if !self.is(Broken::StartWithoutAdopting) {
                     self.write(state, lease, |_| {});
                 }
-                state.hold(worker, lease, current);
+                self.hold(state, worker, lease, current);
             }
             Action::Begin(worker, lease) => state.workers[worker].callbacks[lease].present = true,
             Action::Return(worker, lease) => {
@@ -86,6 +86,16 @@ impl Fleet {
             {
                 *message = Message::default();
             }
+        }
+    }
+
+    /// A take or an adoption was answered as applied.
+    fn hold(&self, state: &mut State, worker: usize, lease: usize, current: bool) {
+        let position = state.leases[lease].checkpoint;
+        let it = &mut state.workers[worker];
+        it.holds[lease] = Hold { state: HoldState::Active, current, position, argument: 0 };
+        if !self.is(Broken::StartWithoutAdopting) {
+            it.views[lease] = LeaseView::default();
         }
     }
 
@@ -177,14 +187,6 @@ impl Fleet {
 }
 
 impl State {
-    /// A take or an adoption was answered as applied.
-    fn hold(&mut self, worker: usize, lease: usize, current: bool) {
-        let position = self.leases[lease].checkpoint;
-        let it = &mut self.workers[worker];
-        it.holds[lease] = Hold { state: HoldState::Active, current, position, argument: 0 };
-        it.views[lease] = LeaseView::default();
-    }
-
     fn send(&mut self, worker: usize, lease: usize, kind: MessageKind, argument: u8) {
         let id = self.workers[worker].me;
         self.post(Message { kind, id, lease: lease as u8, argument });
