@@ -29,16 +29,20 @@ const LATE: Config = Config::LATE;
 pub const CHECKS: [Check; 14] = [
     all("2 workers", Config::SMALL),
     all("moves, rejoin, lost beats", MOVES),
-    all("the same without symmetry", Config { symmetry: false, rejoin: false, ..MOVES }),
+    all("moves, lost beats, no symmetry", Config { symmetry: false, rejoin: false, ..MOVES }),
     all("with crash and leave", Config { crash: true, leave: true, ..MOVES }),
     all("with a beat in flight", Config { in_flight: 1, ..MOVES }),
     all("D = 3, as production counts", Config { duration: 3, ..MOVES }),
-    all("2 fleet rows", Config { rows: 2, ..MOVES }),
+    all("2 fleet rows, rejoin", Config { rows: 2, moves: false, ..MOVES }),
     all("checkpoints to 2, callbacks", Config { positions: 2, callbacks: true, ..MOVES }),
     all("late writes", LATE),
     all("late writes, crash, lost beats", Config { crash: true, lost_beats: true, ..LATE }),
     all("late writes, checkpoints, callbacks", Config { positions: 1, callbacks: true, ..LATE }),
-    some("late writes, rejoin, crash, leave", Config { crash: true, leave: true, in_flight: 1, late_writes: true, ..MOVES }, 8_000_000),
+    some(
+        "late writes, rejoin, crash, leave",
+        Config { crash: true, leave: true, in_flight: 1, late_writes: true, ..MOVES },
+        8_000_000,
+    ),
     some("2 leases, moves", Config { leases: 2, rejoin: false, ..MOVES }, 8_000_000),
     some("3 workers, moves", Config { workers: 3, rejoin: false, ..MOVES }, 6_000_000),
 ];

@@ -149,7 +149,9 @@ impl Model for Rows {
                 let gone = match self.broken {
                     None => without[usize::from(row)],
                     Some(Broken::FirstRowOnly) => without[0],
-                    Some(Broken::HintedRows) => without[..usize::from(state.believed)].iter().all(|&without| without),
+                    Some(Broken::HintedRows) => {
+                        without[..usize::from(state.believed)].iter().all(|&without| without)
+                    }
                 };
                 next.mistaken = gone && matches!(state.joiner, Joiner::In(_));
             }

@@ -42,10 +42,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every property held, and what should happen somewhere was seen.
+    /// Whether every property held and, if all states were seen, what should happen somewhere did.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.fallen.is_empty() && self.missing.is_empty()
+        self.fallen.is_empty() && (self.missing.is_empty() || !self.complete)
     }
 
     /// The counter-example of a property, if it fell.
@@ -58,12 +58,21 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let extent = if self.complete { "complete" } else { "bounded" };
-        write!(f, "{:>9} states, depth {:>2}, {extent}, {:.1} s: ", self.states, self.depth, self.took.as_secs_f32())?;
+        write!(
+            f,
+            "{:>9} states, depth {:>2}, {extent}, {:.1} s: ",
+            self.states,
+            self.depth,
+            self.took.as_secs_f32()
+        )?;
         if self.is_clean() {
-            return f.write_str("clean");
+            f.write_str("clean")?;
+            return self.missing.iter().try_for_each(|name| write!(f, "; not reached: {name}"));
         }
         self.missing.iter().try_for_each(|name| write!(f, "never {name} "))?;
-        self.fallen.iter().try_for_each(|(name, steps)| write!(f, "{name} falls in {} steps; ", steps.len() - 1))
+        self.fallen
+            .iter()
+            .try_for_each(|(name, steps)| write!(f, "{name} falls in {} steps; ", steps.len() - 1))
     }
 }
 

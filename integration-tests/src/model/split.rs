@@ -109,7 +109,10 @@ impl Split {
         match self.broken {
             Some(Broken::StartBeforeEnd) => {
                 seen.iter().all(|&seen| seen)
-                    || state.parents.iter().any(|&(owner, phase)| owner == child.owner && phase == Parent::AtEnd)
+                    || state
+                        .parents
+                        .iter()
+                        .any(|&(owner, phase)| owner == child.owner && phase == Parent::AtEnd)
             }
             Some(Broken::NoGate) => seen.iter().any(|&seen| seen),
             _ => seen.iter().all(|&seen| seen),

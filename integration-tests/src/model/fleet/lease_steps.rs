@@ -9,7 +9,8 @@ impl Fleet {
         match action {
             Action::Read(worker, lease) => {
                 let owner = state.leases[lease].owner;
-                state.workers[worker].views[lease] = LeaseView { known: true, old: false, owner, absent: false };
+                state.workers[worker].views[lease] =
+                    LeaseView { known: true, old: false, owner, absent: false };
             }
             Action::Take(worker, lease) => {
                 let me = state.workers[worker].me;
@@ -82,7 +83,8 @@ impl Fleet {
         for message in state.bag.iter_mut().filter(|message| usize::from(message.lease) == lease) {
             let unconditional =
                 message.kind == MessageKind::Checkpoint && self.is(Broken::CheckpointUnconditionally);
-            if !matches!(message.kind, MessageKind::None | MessageKind::Beat | MessageKind::Evict) && !unconditional
+            if !matches!(message.kind, MessageKind::None | MessageKind::Beat | MessageKind::Evict)
+                && !unconditional
             {
                 *message = Message::default();
             }

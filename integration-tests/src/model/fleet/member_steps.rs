@@ -77,7 +77,9 @@ impl Fleet {
                 }
                 state.workers[worker].mode = self.mode_after_life();
             }
-            Action::Crash(worker) => state.workers[worker] = Worker { mode: self.mode_after_life(), ..Worker::OUT },
+            Action::Crash(worker) => {
+                state.workers[worker] = Worker { mode: self.mode_after_life(), ..Worker::OUT }
+            }
             Action::Land(place) => self.land(state, place),
             Action::Lose(place) => state.bag[place] = Message::default(),
             _ => self.lease_step(state, action),

@@ -18,8 +18,8 @@ mod state;
 pub use actions::Action;
 pub use config::Config;
 pub use state::{
-    Bad, Callbacks, Entry, Hold, HoldState, IDS, LEASES, LeaseRow, LeaseView, Message, MessageKind, Mode, NONE,
-    Pending, Presence, Sight, State, WORKERS, Worker,
+    Bad, Callbacks, Entry, Hold, HoldState, IDS, LEASES, LeaseRow, LeaseView, Message, MessageKind, Mode,
+    NONE, Pending, Presence, Sight, State, WORKERS, Worker,
 };
 
 use stateright::{Model, Property};
@@ -101,7 +101,10 @@ impl Model for Fleet {
             }),
             Property::always("CK", |_, state: &State| state.bad != Bad::Checkpoint),
             Property::always("DBL", |_, state: &State| {
-                state.workers.iter().all(|worker| worker.callbacks.iter().all(|callback| !callback.is_double()))
+                state
+                    .workers
+                    .iter()
+                    .all(|worker| worker.callbacks.iter().all(|callback| !callback.is_double()))
             }),
             Property::sometimes("two members", |_, state: &State| {
                 state.workers.iter().filter(|worker| worker.mode == Mode::In).count() > 1
@@ -109,11 +112,16 @@ impl Model for Fleet {
             Property::sometimes("a lease whose owner is gone", |_, state: &State| {
                 state.leases.iter().any(|row| row.owner != NONE && !state.entry(row.owner).is_live())
             }),
-            Property::sometimes("a lease that was lost and is delivered by another", |model: &Self, state: &State| {
-                let lost = |it: &Worker| it.holds.iter().any(|hold| hold.state.delivers() && !hold.current);
-                let delivered = (0..model.config.leases).any(|lease| model.starters(state, lease).count() > 0);
-                delivered && state.workers.iter().any(lost)
-            }),
+            Property::sometimes(
+                "a lease that was lost and is delivered by another",
+                |model: &Self, state: &State| {
+                    let lost =
+                        |it: &Worker| it.holds.iter().any(|hold| hold.state.delivers() && !hold.current);
+                    let delivered =
+                        (0..model.config.leases).any(|lease| model.starters(state, lease).count() > 0);
+                    delivered && state.workers.iter().any(lost)
+                },
+            ),
         ]
     }
 }

@@ -17,13 +17,15 @@ impl State {
     pub(super) fn references(&self) -> u8 {
         let ids = self.workers.iter().flat_map(|worker| {
             let views = worker.views.iter().filter(|view| view.known).map(|view| view.owner);
-            let holds = worker.holds.iter().filter(|hold| hold.state == HoldState::Giving).map(|hold| hold.argument);
+            let holds =
+                worker.holds.iter().filter(|hold| hold.state == HoldState::Giving).map(|hold| hold.argument);
             std::iter::once(worker.me).chain(views).chain(holds)
         });
-        let messages = self.bag.iter().filter(|message| message.kind != MessageKind::None).flat_map(|message| {
-            let to = if message.kind == MessageKind::Give { message.argument } else { NONE };
-            [message.id, to]
-        });
+        let messages =
+            self.bag.iter().filter(|message| message.kind != MessageKind::None).flat_map(|message| {
+                let to = if message.kind == MessageKind::Give { message.argument } else { NONE };
+                [message.id, to]
+            });
         ids.chain(messages)
             .chain(self.leases.iter().map(|lease| lease.owner))
             .filter(|&id| id != NONE)
@@ -40,7 +42,8 @@ impl State {
         }
         for lease in &mut renamed.leases {
             lease.owner = names.of(lease.owner);
-            lease.token = order.iter().position(|&old| old as u8 == lease.token).map_or(NONE, |new| new as u8);
+            lease.token =
+                order.iter().position(|&old| old as u8 == lease.token).map_or(NONE, |new| new as u8);
         }
         for message in renamed.bag.iter_mut().filter(|message| message.kind != MessageKind::None) {
             message.id = names.of(message.id);
@@ -113,7 +116,8 @@ impl Fleet {
             }
         }
         // Where nobody joins again there are few ids, and a lease may be given to a member that has crashed.
-        let kept = if self.config.rejoin { 0 } else { (0..self.config.rows).map(|row| state.live(row)).sum() };
+        let kept =
+            if self.config.rejoin { 0 } else { (0..self.config.rows).map(|row| state.live(row)).sum() };
         let used = state.references() | kept;
         for id in 0..IDS {
             let used = used & (1 << id) != 0;
@@ -169,7 +173,8 @@ pub(super) fn describe(state: &State, f: &mut fmt::Formatter<'_>) -> fmt::Result
             let (old, gone) = (if view.old { "once " } else { "" }, if view.absent { " (gone)" } else { "" });
             write!(f, ", read lease {lease}: {old}{}{gone}", Id(view.owner))?;
         }
-        for (lease, hold) in worker.holds.iter().enumerate().filter(|(_, hold)| hold.state != HoldState::None) {
+        for (lease, hold) in worker.holds.iter().enumerate().filter(|(_, hold)| hold.state != HoldState::None)
+        {
             let lost = if hold.current { "" } else { ", counter passed" };
             write!(f, ", lease {lease} {:?} at {}{lost}", hold.state, hold.position)?;
         }

@@ -281,7 +281,10 @@ impl State {
     /// The ids that live in `row`, as bits.
     #[must_use]
     pub fn live(&self, row: u8) -> u8 {
-        (0..IDS).filter(|&id| self.entries[id].is_live() && self.entries[id].row == row).map(|id| 1 << id).sum()
+        (0..IDS)
+            .filter(|&id| self.entries[id].is_live() && self.entries[id].row == row)
+            .map(|id| 1 << id)
+            .sum()
     }
 }
 
