@@ -156,6 +156,9 @@ fn trace(variant: &str) -> bool {
 
 fn further(minutes: u64, only: &str) -> bool {
     let time = Duration::from_secs(minutes * 60);
-    let chosen = EXPLORATIONS.iter().filter(|check| check.name.contains(only));
-    chosen.fold(true, |clean, check| run_check(check, Some(time)) && clean)
+    let mut clean = true;
+    for check in EXPLORATIONS.iter().filter(|check| check.name.contains(only)) {
+        clean &= run_check(check, Some(time));
+    }
+    clean
 }

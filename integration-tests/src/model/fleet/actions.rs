@@ -153,9 +153,8 @@ impl Fleet {
             if !self.is(Broken::StampAtSend) || it.mark > 0 {
                 actions.push(Action::View(worker, row));
             }
-            let asks = self.is(Broken::StampAtSend) && it.mark == 0
-                || self.is(Broken::EvidenceAskedBefore) && it.mark == 0;
-            if asks {
+            let asks = self.is(Broken::StampAtSend) || self.is(Broken::EvidenceAskedBefore);
+            if asks && it.mark == 0 {
                 actions.push(Action::ViewAsk(worker, row));
             }
         }
