@@ -78,6 +78,13 @@ pub enum Step {
         /// For how long.
         time: Duration,
     },
+    /// Lets the answers to a worker's fleet writes come late, then cuts it off from the lease table for a while.
+    LateAnswers {
+        /// How late they come.
+        late: Duration,
+        /// For how long it is cut off.
+        time: Duration,
+    },
     /// Pauses a worker, and lets it go on this much later.
     Pause(Duration),
     /// Makes every shard iterator expire.

@@ -66,7 +66,7 @@ pub const PLANTINGS: &[Planting] = &[
     planting(Plant::NeverRest, Scenario::Balance, 50, &[Promise::B1]),
     planting(Plant::LeaveWithoutRelease, Scenario::Calm, 20, &[Promise::X1]),
     planting(Plant::IgnoreBudget, Scenario::BackPressure, 50, &[Promise::M1]),
-    in_fleets(Plant::HeartbeatFromAnswer, Scenario::CutOff, 500, &[Promise::L1]),
+    in_fleets(Plant::HeartbeatFromAnswer, Scenario::LateAnswers, 400, &[Promise::L1]),
     in_fleets(Plant::EvictEarly, Scenario::CutOff, 500, &[Promise::L1]),
     in_fleets(Plant::CreditBlindTime, Scenario::TableOutages, 50, &[Promise::B1]),
     in_fleets(Plant::StaleAbsence, Scenario::Any, 500, &[Promise::L1]),

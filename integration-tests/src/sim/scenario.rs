@@ -68,6 +68,8 @@ scenarios! {
     Stolen = "stolen",
     /// The lease table fails for all workers at once, for up to three lease durations: nobody loses anything.
     TableOutages = "table-outages",
+    /// A worker hears late of heartbeats that landed long ago, and then nothing.
+    LateAnswers = "late-answers",
     /// Workers come, go and die all the time while leases move: hand-overs are cut off at every step.
     HandOvers = "hand-overs",
     /// Nothing goes wrong: the fleet starts, works, rests and stops.
@@ -107,7 +109,7 @@ impl Scenario {
     #[must_use]
     pub const fn least_workers(self) -> usize {
         match self {
-            Self::CutOff | Self::Crashes | Self::Stolen | Self::TableOutages => 2,
+            Self::CutOff | Self::Crashes | Self::Stolen | Self::TableOutages | Self::LateAnswers => 2,
             _ => 1,
         }
     }
@@ -321,6 +323,28 @@ impl Scenario {
                 }
                 plan.storm = at;
                 every(plan, rng, 2, |_, _| Step::Put { keys: 4, most: 3, padding: 0 });
+            }
+            Self::LateAnswers => {
+                plan.coordination = Coordination::Fleet;
+                plan.wire = Wire::Model;
+                // The more look at the row, the sooner somebody finds out; and nothing else is to hide it.
+                (plan.workers, plan.most_workers) = (rng.usize(4..7), 7);
+                plan.shards = rng.u32(4..9);
+                plan.drift = 0.0;
+                plan.store_latency = plan.store_latency.min(Duration::from_millis(10));
+                plan.poll_interval = plan.poll_interval.min(Duration::from_millis(300));
+                let lease_duration = plan.settings.lease_duration;
+                plan.settings.lease_safety_margin = lease_duration.mul_f64(0.02);
+                let mut at = lease_duration.mul_f64(1.0 + rng.f64());
+                for _ in 0..4 {
+                    // An answer that takes a sixth is not waited for.
+                    let late = lease_duration.mul_f64(0.1 + 0.065 * rng.f64());
+                    let time = lease_duration.mul_f64(1.5 + rng.f64() * 0.5);
+                    plan.steps.push((at, Step::LateAnswers { late, time }));
+                    at += late * 6 + time + lease_duration;
+                }
+                plan.storm = at;
+                every(plan, rng, 1, |_, _| Step::Put { keys: 6, most: 2, padding: 0 });
             }
             Self::HandOvers => {
                 plan.coordination = Coordination::Fleet;

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::LeaseStore;
+use kcl_core::lease::{LeaseStore, StoreOperation};
 use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
 use kcl_core::testing::{FaultRule, FaultyStore, MemoryStream, Mishap, STREAM};
 use kcl_core::{Entropy, SchedulerBuilder, TokioClock};
@@ -140,6 +140,16 @@ impl Seat {
                 faults.add(Rule::on_every_operation(service, Fault::DelayRequest(delay / 2)));
                 faults.add(Rule::on_every_operation(service, Fault::DelayAnswer(delay / 2)));
             }
+        }
+    }
+
+    /// Lets the answers to the worker's fleet writes come this much late. Only over the model.
+    pub(super) fn answer_late(&self, late: Duration) {
+        if let Wires::Model { store, .. } = &self.wires {
+            let ms = Duration::from_millis(1);
+            let fault =
+                kcl_core::testing::Fault::Delay { before: Duration::ZERO..ms, after: late..late + ms };
+            store.add(FaultRule::new(fault).on([StoreOperation::ChangeFleet]));
         }
     }
 

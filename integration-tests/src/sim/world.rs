@@ -43,6 +43,8 @@ enum Act {
     Step(Step),
     /// Everything of a worker goes on, if it still lives this life.
     Wake(Life),
+    /// A worker is cut off from the lease table, if it still lives this life.
+    Cut(Life),
     /// Nothing befalls a worker any more, if it still lives this life.
     Calm(Life),
     /// A pause of a worker is over.
@@ -417,6 +419,14 @@ impl World {
                     self.judge.thaws(&life);
                     self.must(|fleet| fleet.wake(&life.worker));
                     self.judge.say(format!("{life} wakes"));
+                }
+            }
+            Act::Cut(life) => {
+                if self.lives().contains(&life) {
+                    self.judge.say(format!("{life} is cut off from the lease table"));
+                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                        seat.befall(kcl_core::testing::Mishap::NoLeases, 1.0);
+                    }
                 }
             }
             Act::Calm(life) => {

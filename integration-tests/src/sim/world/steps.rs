@@ -99,6 +99,17 @@ impl World {
                     }
                 }
             }
+            Step::LateAnswers { late, time } => {
+                if let Some(life) = self.anyone() {
+                    self.judge.say(format!("{life} has its fleet writes answered {late:?} late"));
+                    if let Some(seat) = self.seats.borrow().get(&life.worker) {
+                        seat.answer_late(late);
+                    }
+                    let cut = late.mul_f64(3.0 + 3.0 * self.rng.f64());
+                    self.at_end_of(cut, Act::Cut(life.clone()));
+                    self.at_end_of(cut + time, Act::Calm(life));
+                }
+            }
             Step::Pause(time) => {
                 if let Some(life) = self.anyone()
                     && let Ok(handle) = self.fleet.handle(&life.worker)
