@@ -2,6 +2,7 @@
 //! judge of what it did.
 
 pub mod aws;
+pub mod bill;
 pub mod fleet;
 pub mod ledger;
 pub mod log;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use integration_tests::bill::Question;
 use integration_tests::fleet::{Fleet, STREAM};
-use kcl_core::CheckpointPolicy;
 use kcl_core::lease::{LeaseStore as _, StoreOperation, StoreUsage};
+use kcl_core::{CheckpointPolicy, Coordination};
 use kcl_local::kinesis::{NewRecord, ShardFilter};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,4 +82,37 @@ async fn checkpoints_renew_the_lease_and_nothing_else_does() {
     fleet.ledger.assert_complete();
     assert!((batches - 30.0 * f64::from(shards)).abs() <= f64::from(shards), "{batches} batches a minute");
     assert!(writes <= batches, "{writes} writes a minute for {batches} checkpoints");
+}
+
+/// A row of the table in `docs/cost.md`: a simulated hour and the formula agree within a tenth.
+fn agrees(workers: usize, shards: u32, coordination: Coordination, minutes: u32) {
+    let question = Question { workers, shards, coordination, time: MINUTE * minutes };
+    let answer = question.answer().unwrap();
+    println!("{answer}");
+    assert!(answer.difference() <= 0.1, "off by {:.1} %", answer.difference() * 100.0);
+    assert!(coordination != Coordination::Fleet || answer.lease_writes() == 0, "leases are written at rest");
+}
+
+#[test]
+fn ten_leases_on_two_workers_cost_what_the_formulas_say() {
+    agrees(2, 10, Coordination::Fleet, 60);
+    agrees(2, 10, Coordination::PerLease, 60);
+}
+
+#[test]
+fn a_hundred_leases_on_four_workers_cost_what_the_formulas_say() {
+    agrees(4, 100, Coordination::Fleet, 60);
+    agrees(4, 100, Coordination::PerLease, 60);
+}
+
+#[test]
+fn a_bill_of_nothing_is_refused() {
+    let ask = |workers, shards, minutes| {
+        let question =
+            Question { workers, shards, coordination: Coordination::Fleet, time: MINUTE * minutes };
+        question.answer().unwrap_err().to_string()
+    };
+    for refused in [ask(0, 1, 1), ask(1, 0, 1), ask(1, 1, 0)] {
+        assert!(refused.contains("at least one worker"), "{refused}");
+    }
 }

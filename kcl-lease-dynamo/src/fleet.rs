@@ -379,10 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_row_of_typical_members_is_read_for_one_unit() {
-        let bytes = item_bytes(&stored((0..16).map(typical)));
-        println!("16 members: {bytes} bytes");
-        assert!(bytes <= 4_096, "{bytes}");
+    fn a_full_row_of_typical_members_is_written_for_two_units() {
+        let bytes = item_bytes(&stored((0..MEMBERS_PER_ROW as u128).map(typical)));
+        println!("a full row: {bytes} bytes");
+        assert!(bytes <= 2_048, "{bytes}");
     }
 
     #[test]

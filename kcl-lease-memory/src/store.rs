@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
@@ -18,6 +19,9 @@ use crate::size::{read_units, row_bytes};
 const FLEET: &str = "FLEET";
 
 const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).expect("1,000 is not zero");
+
+/// A page ends after so many bytes, as `DynamoDB`'s do (`Scan`: 1 MB).
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Lease rows in the memory of this process.
 ///
@@ -79,6 +83,13 @@ impl MemoryLeaseStore {
             Row::Unreadable(_) | Row::Foreign(_) | Row::Fleet(_) => None,
         };
         rows.rows.values().filter_map(lease).collect()
+    }
+
+    /// The size of every row, leases and others, by key: the bytes that it would have as a `DynamoDB` item.
+    #[must_use]
+    pub fn row_sizes(&self) -> BTreeMap<ShardId, usize> {
+        let rows = self.lock();
+        rows.rows.iter().map(|(key, row)| (key.clone(), row_bytes(key.as_str(), row))).collect()
     }
 
     /// Puts a lease, over any row with its key: what an operator does by hand. Not counted as a request.
@@ -147,6 +158,7 @@ impl LeaseStore for MemoryLeaseStore {
         for (key, row) in rest.by_ref().take(self.page_size.get()) {
             last = Some(key);
             bytes += row_bytes(key.as_str(), row);
+            let full = bytes >= PAGE_BYTES;
             let foreign = |kind: &str| ForeignRow { key: key.to_string(), entity_type: kind.to_owned() };
             match row {
                 Row::Lease(lease) => listed.leases.push((**lease).clone()),
@@ -155,6 +167,9 @@ impl LeaseStore for MemoryLeaseStore {
                 }
                 Row::Foreign(entity_type) => listed.foreign.push(foreign(entity_type)),
                 Row::Fleet(_) => listed.foreign.push(foreign(FLEET)),
+            }
+            if full {
+                break;
             }
         }
         if rest.next().is_some() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use integration_tests::bill::Question;
 use integration_tests::sim::plan::{Plan, Wire, Wishes};
 use integration_tests::sim::plants::{PLANTINGS, Planting};
 use integration_tests::sim::run::run;
@@ -61,6 +62,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Prints what a fleet at rest asks of its lease table, in requests and units per minute by operation.
+    Bill {
+        /// How many workers.
+        #[arg(long)]
+        workers: usize,
+        /// How many shards.
+        #[arg(long)]
+        shards: u32,
+        /// As a fleet ("fleet") or lease by lease ("per-lease").
+        #[arg(long, value_parser = coordination, default_value = "fleet")]
+        coordination: Coordination,
+        /// How many minutes are simulated.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+        /// Fails if the run and the formulas of docs/cost.md differ by more than a tenth, or if a fleet moved a lease.
+        #[arg(long)]
+        check: bool,
+    },
     /// Plants every bug there is and fails if one is not noticed.
     Plants {
         /// Only the one of this name.
@@ -89,6 +108,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(Command::Plants { only }) => plants(only.as_deref(), arguments.jobs),
+        Some(Command::Bill { workers, shards, coordination, minutes, check }) => {
+            let (workers, shards, coordination) = (*workers, *shards, *coordination);
+            let time = Duration::from_secs(60) * *minutes;
+            bill(Question { workers, shards, coordination, time }, *check)
+        }
         None => seeds(&arguments),
     };
     match outcome {
@@ -99,6 +123,18 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// How far a run may be from the formulas.
+const TOLERANCE: f64 = 0.1;
+
+fn bill(question: Question, check: bool) -> Result<bool, String> {
+    let answer = question.answer().map_err(|error| error.to_string())?;
+    println!("{answer}");
+    let difference = answer.difference();
+    println!("the formula is off by {:.1} % at most", difference * 100.0);
+    let rests = question.coordination != Coordination::Fleet || answer.lease_writes() == 0;
+    Ok(!check || (difference <= TOLERANCE && rests))
 }
 
 fn seeds(arguments: &Arguments) -> Result<bool, String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{GAVE_BYTES, VERSION};
 use crate::model::{ShardId, WorkerId};
 
-/// A fleet row: what up to 16 members tell each other.
+/// A fleet row: what up to 10 members tell each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetRow {

@@ -11,7 +11,7 @@ pub use entry::{FleetEntry, FleetRow, Gave, MemberLimits, MemberState};
 pub use member_id::{FleetRowKey, member_id, row_of, worker_of};
 
 /// How many members a row takes: a row is written and read whole, so a larger one costs everybody in it more.
-pub const MEMBERS_PER_ROW: usize = 16;
+pub const MEMBERS_PER_ROW: usize = 10;
 
 /// The version of the protocol this crate speaks (`v` of an entry).
 pub const VERSION: u32 = 1;

@@ -77,8 +77,9 @@ pub struct PlacementLease<'a> {
     pub orphan_for: Option<Duration>,
     /// Whether it may move for balance: one that did rests for a while (R4).
     pub rested: bool,
-    /// For how long `me` has held it; none if it does not. What came last goes first.
-    pub held_for: Option<Duration>,
+    /// How long ago another member gave it to `me`; none if `me` does not have it or came by it in another way. What was
+    /// given last goes first.
+    pub given_ago: Option<Duration>,
     /// What it processes, in bytes a second; known of `me`'s own leases alone.
     pub weight: Option<u64>,
     /// To whom `me` is giving it already.
@@ -380,8 +381,9 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The leases of `me` that may move for balance; what came last first, so that a deployment moves the same few
-    /// again instead of others as well.
+    /// The leases of `me` that may move for balance; what was given last first, so that a deployment moves the same few
+    /// again instead of others as well. What nobody gave comes last: it may have been released by a worker that is no
+    /// good place for it.
     fn movable(&self) -> Vec<Item<'a>> {
         let me = self.input.me;
         let mut movable: Vec<Item<'a>> = self
@@ -391,7 +393,10 @@ impl<'a> Plan<'a> {
             .filter(|item| item.runnable && item.view.rested && item.view.giving_to.is_none())
             .filter(|item| item.view.holder == Holder::Member(me))
             .collect();
-        movable.sort_by_key(|item| (item.view.held_for, affinity(me, &item.view.lease.shard)));
+        movable.sort_by_key(|item| {
+            let given_ago = item.view.given_ago.unwrap_or(Duration::MAX);
+            (given_ago, affinity(me, &item.view.lease.shard))
+        });
         movable
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bill::Bill;
-use super::coordination::{AUDIT_INTERVAL, FleetSnapshot, TableView};
+use super::coordination::{FleetSnapshot, TableView, audit_interval};
 use crate::consumer::{ShardReport, Stage};
 use crate::lease::{Lease, LeaseHandle, LossReason, Phase};
 use crate::model::{ShardId, WorkerId};
@@ -131,7 +131,8 @@ impl Health {
             SchedulerPhase::Running => {}
         }
         let mut problems = Vec::new();
-        let listing_interval = if snapshot.fleet.is_some() { AUDIT_INTERVAL } else { scan_interval };
+        let listing_interval =
+            if snapshot.fleet.is_some() { audit_interval(snapshot.leases.len()) } else { scan_interval };
         if let Some(fleet) = &snapshot.fleet {
             if fleet.member.is_none() {
                 problems.push("not a member of the fleet: the lease table cannot be written".to_owned());

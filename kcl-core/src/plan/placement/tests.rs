@@ -18,7 +18,7 @@ struct Row {
     owner: Option<WorkerId>,
     gone: bool,
     weight: u64,
-    held_for: Duration,
+    given_ago: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,8 +37,8 @@ impl Fleet {
     fn lease(&mut self, owner: Option<usize>) -> &mut Row {
         let shard: ShardId = format!("shardId-{:012}", self.rows.len()).into();
         let lease = Lease::new(shard, Checkpoint::TrimHorizon);
-        let held_for = Duration::from_secs(1_000 - self.rows.len() as u64 % 1_000);
-        self.rows.push(Row { lease, owner: owner.map(worker), gone: false, weight: 0, held_for });
+        let given_ago = Duration::from_secs(1_000 - self.rows.len() as u64 % 1_000);
+        self.rows.push(Row { lease, owner: owner.map(worker), gone: false, weight: 0, given_ago });
         self.rows.last_mut().unwrap()
     }
 
@@ -61,7 +61,7 @@ impl Fleet {
                 holder,
                 orphan_for: (row.owner.is_none() || row.gone).then_some(Duration::ZERO),
                 rested: true,
-                held_for: mine.then_some(row.held_for),
+                given_ago: mine.then_some(row.given_ago),
                 weight: mine.then_some(row.weight),
                 giving_to: None,
             }
@@ -111,7 +111,7 @@ impl Fleet {
                         self.moves += 1;
                     }
                 }
-                row.held_for = Duration::ZERO;
+                row.given_ago = Duration::ZERO;
             }
         }
         for (id, member) in &mut self.members {
@@ -228,8 +228,8 @@ fn leases_move_for_balance_only_in_a_settled_fleet_and_a_few_at_a_time() {
 fn what_came_last_goes_first() {
     let mut fleet = Fleet::of(&[Active, Active]);
     fleet.leases(4, Some(0));
-    fleet.rows[2].held_for = Duration::from_secs(1);
-    fleet.rows[0].held_for = Duration::from_secs(2);
+    fleet.rows[2].given_ago = Duration::from_secs(1);
+    fleet.rows[0].given_ago = Duration::from_secs(2);
     let given: Vec<_> = fleet.plan(0).decisions.into_iter().map(|decision| decision.shard).collect();
     assert_eq!(given, [fleet.rows[2].lease.shard.clone(), fleet.rows[0].lease.shard.clone()]);
 }
@@ -342,7 +342,7 @@ proptest! {
         for (id, member) in &active {
             let within = member.limits.leases.is_none_or(|most| {
                 let kept =
-                    fleet.rows.iter().filter(|r| r.owner.as_ref() == Some(*id) && r.held_for > Duration::ZERO);
+                    fleet.rows.iter().filter(|r| r.owner.as_ref() == Some(*id) && r.given_ago > Duration::ZERO);
                 counts[*id] as u64 <= most.max(kept.count() as u64)
             });
             prop_assert!(within, "{} has more than its limit", id);

@@ -147,8 +147,10 @@ impl Coordination {
                         None => self.confirm_no_fleet(),
                     }
                     self.has_written = true;
-                    if let Some(fleet) = &mut self.fleet {
-                        fleet.holds(shard.clone(), now);
+                    if let Some(fleet) = &mut self.fleet
+                        && how == Acquisition::Adopt
+                    {
+                        fleet.was_given(shard.clone(), now);
                     }
                     self.requests.remove(&shard);
                     self.free_since.remove(&shard);

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::fleet::AUDIT_INTERVAL;
+pub(crate) use self::fleet::audit_interval;
 use self::fleet::{Fleet, FleetDone};
 pub use self::fleet::{FleetSnapshot, MemberSnapshot};
 use self::peers::Peers;
@@ -472,7 +472,7 @@ impl Coordination {
         if self.scan.is_none() && now >= self.next_scan {
             self.begin_listing(now);
         }
-        if self.next_plan.is_some_and(|at| now >= at) {
+        if self.plan_at().is_some_and(|at| now >= at) {
             self.next_plan = None;
             self.sync_when_fresh(now);
             self.plan(now);
@@ -488,7 +488,7 @@ impl Coordination {
             .into_iter()
             .chain(scan)
             .chain(fleet)
-            .chain(self.next_plan)
+            .chain(self.plan_at())
             .min()
             .unwrap_or_else(|| Instant::now() + self.settings.lease_duration)
     }

@@ -24,6 +24,9 @@ const FRESH: Duration = Duration::from_secs(50);
 const HOUSEKEEPER_GRACE: Duration = Duration::from_secs(3);
 /// After so many leases that others had created already, whoever creates looks again.
 const LOST_RACES: usize = 64;
+/// How long after a plan of a fleet the next may be made: so much for each lease, and no more than this.
+const PLAN_SPACING_PER_ROW: Duration = Duration::from_micros(20);
+const PLAN_SPACING: Duration = Duration::from_millis(250);
 /// How many leases are created at a time.
 const CREATIONS_AT_A_TIME: usize = 32;
 
@@ -32,6 +35,16 @@ impl Coordination {
         if self.taking {
             self.next_plan = Some(self.next_plan.map_or(at, |planned| planned.min(at)));
         }
+    }
+
+    /// When the next plan is made. News of a large fleet come in bursts: its plans keep a distance that grows with the
+    /// table, or its workers would do little else.
+    pub(super) fn plan_at(&self) -> Option<Instant> {
+        let spaced = self.fleet.as_ref().and_then(|fleet| fleet.planned_at()).map(|planned| {
+            let rows = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+            planned + (PLAN_SPACING_PER_ROW * rows).min(PLAN_SPACING)
+        });
+        self.next_plan.map(|at| spaced.map_or(at, |spaced| at.max(spaced)))
     }
 
     /// Shows the table as it is now, and acts on it.

@@ -21,7 +21,7 @@ impl Coordination {
     pub(super) fn scan_interval(&self) -> Duration {
         if let Some(fleet) = &self.fleet {
             return fleet
-                .listing_interval(self.settings.lease_duration, !self.unreadable.is_empty())
+                .listing_interval(self.settings.lease_duration, self.table.len(), !self.unreadable.is_empty())
                 .mul_f64(0.9 + self.entropy.unit() / 10.0);
         }
         let scan = self.settings.lease_scan_interval;

@@ -39,8 +39,14 @@ use crate::model::{ShardId, WorkerId};
 use crate::plant::{Plant, planted};
 use crate::retry::Backoff;
 
-/// How often the whole table is listed although nothing was told (R6).
-pub(crate) const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a table of so many rows is listed although nothing was told (R6): every minute, large tables less often, so
+/// that it costs a member no more than some 30 read units a minute up to 5,000 leases. Whoever keeps house lists anyway.
+pub(crate) fn audit_interval(rows: usize) -> Duration {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    const ROWS: usize = 200;
+    INTERVAL * u32::try_from(rows.div_ceil(ROWS).clamp(1, 10)).unwrap_or(1)
+}
+
 /// The least time between two listings caused by changes (R6).
 const LISTING_SPACING: Duration = Duration::from_secs(2);
 /// How often a row is looked at from which leases are expected.
@@ -165,14 +171,19 @@ impl Fleet {
     }
 
     /// How long after a listing the next one is due, if nothing happens.
-    pub(super) fn listing_interval(&self, lease_duration: Duration, unreadable: bool) -> Duration {
+    pub(super) fn listing_interval(
+        &self,
+        lease_duration: Duration,
+        rows: usize,
+        unreadable: bool,
+    ) -> Duration {
         if self.foreign.is_watching() {
             lease_duration / 4
         } else if unreadable {
             // Whoever repairs the row says so to nobody.
             lease_duration / 2
         } else {
-            AUDIT_INTERVAL
+            audit_interval(rows)
         }
     }
 
@@ -255,9 +266,14 @@ impl Fleet {
         self.neighbours.retain_owners(owns);
     }
 
-    /// A lease is held from now on.
-    pub(super) fn holds(&mut self, shard: ShardId, now: Instant) {
-        self.placing.holds(shard, now);
+    /// A lease that another member gave is held from now on.
+    pub(super) fn was_given(&mut self, shard: ShardId, now: Instant) {
+        self.placing.was_given(shard, now);
+    }
+
+    /// When this worker planned last.
+    pub(super) const fn planned_at(&self) -> Option<Instant> {
+        self.placing.planned_at()
     }
 
     /// A lease is not held any more; `stalled` says whether because its consumer showed no sign of life.

@@ -35,14 +35,16 @@ pub(super) struct Placing {
     orphans: BTreeMap<ShardId, Instant>,
     /// When leases came to this worker for the sake of balance.
     moved: BTreeMap<ShardId, Instant>,
-    /// When this worker got each lease it holds.
-    held_since: BTreeMap<ShardId, Instant>,
+    /// When this worker was given each lease that others gave it.
+    given_at: BTreeMap<ShardId, Instant>,
     /// Until when nothing more is taken on, because a consumer here showed no sign of life.
     sick_until: Option<Instant>,
     /// The rows whose members are to give this worker leases, since when.
     expected: BTreeMap<FleetRowKey, Instant>,
     shares: BTreeMap<WorkerId, Share>,
     decisions: VecDeque<(ShardId, String)>,
+    /// When this worker planned last.
+    planned_at: Option<Instant>,
     rates: BTreeMap<ShardId, Rate>,
     sampled: Instant,
     cpu: Option<u16>,
@@ -60,11 +62,12 @@ impl Placing {
         Self {
             orphans: BTreeMap::new(),
             moved: BTreeMap::new(),
-            held_since: BTreeMap::new(),
+            given_at: BTreeMap::new(),
             sick_until: None,
             expected: BTreeMap::new(),
             shares: BTreeMap::new(),
             decisions: VecDeque::new(),
+            planned_at: None,
             rates: BTreeMap::new(),
             sampled: now,
             cpu: None,
@@ -122,14 +125,19 @@ impl Placing {
         }
     }
 
-    /// A lease is held from now on.
-    pub(super) fn holds(&mut self, shard: ShardId, now: Instant) {
-        self.held_since.insert(shard, now);
+    /// A lease that another member gave is held from now on.
+    pub(super) fn was_given(&mut self, shard: ShardId, now: Instant) {
+        self.given_at.insert(shard, now);
+    }
+
+    /// When this worker planned last.
+    pub(super) const fn planned_at(&self) -> Option<Instant> {
+        self.planned_at
     }
 
     /// A lease is not held any more.
     pub(super) fn lost(&mut self, shard: &ShardId) {
-        self.held_since.remove(shard);
+        self.given_at.remove(shard);
         self.moved.remove(shard);
     }
 
@@ -161,6 +169,9 @@ impl Coordination {
     /// Plans, and carries out this worker's part (R4, R5).
     pub(in super::super) fn plan_fleet(&mut self, now: Instant) {
         self.publish_fleet_table(now);
+        if let Some(fleet) = &mut self.fleet {
+            fleet.placing.planned_at = Some(now);
+        }
         self.give_up_hopeless_gives(now);
         self.adopt_all_named(now);
         let Some(placement) = self.place(now) else { return };
@@ -255,7 +266,7 @@ impl Coordination {
                 }
                 _ => None,
             };
-            let held_for = fleet.placing.held_since.get(shard).filter(|_| mine).map(|since| now - *since);
+            let given_ago = fleet.placing.given_at.get(shard).filter(|_| mine).map(|at| now - *at);
             let rested =
                 fleet.placing.moved.get(shard).is_none_or(|moved| now >= *moved + lease_duration * 6);
             #[allow(
@@ -272,7 +283,7 @@ impl Coordination {
                 holder,
                 orphan_for,
                 rested,
-                held_for,
+                given_ago,
                 weight,
                 giving_to,
             });
