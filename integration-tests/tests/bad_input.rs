@@ -234,6 +234,36 @@ async fn names_and_settings_that_cannot_be_right_are_told() {
     refused(aws.builder().lease_store(store), ErrorKind::Config, &parts).await;
 }
 
+/// A12: heartbeats that are throttled cost healthy workers their leases; the table says beforehand that they will be.
+#[tokio::test(start_paused = true)]
+async fn a_table_provisioned_with_less_than_its_workers_need_is_told() {
+    let aws = Aws::in_process().with_stream(2);
+    let small = TableSettings::new().billing(Billing::Provisioned { read: 1, write: 9 });
+    let store = || aws.store().with_table_mode(TableMode::CreateIfMissing(small.clone()));
+    let mut handles = Vec::new();
+    for worker in ["alpha", "beta"] {
+        let scheduler = aws.builder().worker_id(worker).lease_store(store()).build().unwrap();
+        handles.push(scheduler.handle());
+        tokio::spawn(scheduler.run());
+        let alone = worker == "alpha";
+        let as_told = || match handles.last().map(|handle| handle.health()) {
+            Some(Health::Ready) => alone,
+            Some(Health::Degraded(problems)) => {
+                !alone
+                    && problems.iter().any(|problem| {
+                        problem.contains("1 read and 9 write units a second, its workers need 2 and 2")
+                    })
+            }
+            _ => false,
+        };
+        let begun = Instant::now();
+        while !as_told() {
+            assert!(begun.elapsed() < SECOND * 60, "{:?}", handles.last().map(|handle| handle.health()));
+            sleep(SECOND).await;
+        }
+    }
+}
+
 #[test]
 fn a_nonsensical_configuration_is_refused_with_all_problems_listed() {
     let mut settings = Settings::default();

@@ -227,7 +227,7 @@ impl LeaseStore for DynamoLeaseStore {
         self.check_name()?;
         let mut prepared = Prepared::default();
         if let TableMode::CreateIfMissing(settings) = &self.table_mode {
-            prepared.created = self.create_table_if_missing(settings).await?;
+            prepared = self.create_table_if_missing(settings).await?;
         }
         prepared.java_leadership = self.java_leadership().await?;
         Ok(prepared)

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
     ProvisionedThroughput, ScalarAttributeType, SseSpecification, SseType, TableDescription, TableStatus,
     Tag,
 };
-use kcl_core::lease::{StoreError, StoreErrorKind, StoreOperation};
+use kcl_core::lease::{Prepared, ProvisionedUnits, StoreError, StoreErrorKind, StoreOperation};
 use tokio::time::{Instant, sleep};
 
 use crate::classify::Call;
@@ -42,17 +42,20 @@ impl DynamoLeaseStore {
         ))
     }
 
-    /// Returns whether this call created the table.
-    pub(crate) async fn create_table_if_missing(&self, settings: &TableSettings) -> Result<bool, StoreError> {
+    /// Returns whether this call created the table, and what it may serve.
+    pub(crate) async fn create_table_if_missing(
+        &self,
+        settings: &TableSettings,
+    ) -> Result<Prepared, StoreError> {
         let deadline = Instant::now() + CREATION_LIMIT;
         let mut created = false;
-        loop {
+        let provisioned = loop {
             match self.describe().await {
                 Ok(Some(table)) => {
                     self.check_shape(&table)?;
                     // A table that is being changed serves requests like an active one.
                     if matches!(table.table_status(), Some(TableStatus::Active | TableStatus::Updating)) {
-                        break;
+                        break provisioned(&table);
                     }
                 }
                 // Looked at again at once: some stand-ins for DynamoDB need no time to create a table. If it
@@ -68,13 +71,15 @@ impl DynamoLeaseStore {
                 Err(error) => return Err(error),
             }
             self.wait(deadline, "DescribeTable", "the table is not active yet").await?;
-        }
+        };
         if settings.point_in_time_recovery {
             while !self.enable_recovery().await? {
                 self.wait(deadline, "UpdateContinuousBackups", "backups are not available yet").await?;
             }
         }
-        Ok(created)
+        let mut prepared = Prepared::default();
+        (prepared.created, prepared.provisioned) = (created, provisioned);
+        Ok(prepared)
     }
 
     async fn wait(&self, deadline: Instant, operation: &'static str, what: &str) -> Result<(), StoreError> {
@@ -171,6 +176,17 @@ impl DynamoLeaseStore {
 }
 
 /// Fills in a request. Fails only if a mandatory part of a key or tag is missing.
+/// What the table may serve; nothing if it is on demand, which the service describes as zero units.
+fn provisioned(table: &TableDescription) -> Option<ProvisionedUnits> {
+    let throughput = table.provisioned_throughput()?;
+    let units =
+        |units: Option<i64>| units.and_then(|units| u64::try_from(units).ok()).filter(|units| *units > 0);
+    Some(ProvisionedUnits::new(
+        units(throughput.read_capacity_units())?,
+        units(throughput.write_capacity_units())?,
+    ))
+}
+
 fn describe_wanted(
     request: CreateTableFluentBuilder,
     settings: &TableSettings,

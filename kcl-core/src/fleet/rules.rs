@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{FleetRow, MemberState, row_of};
+use crate::lease::ProvisionedUnits;
 use crate::model::WorkerId;
 
 /// A time on one worker's monotonic clock, counted from any origin.
@@ -134,6 +135,16 @@ pub fn look_interval(own: bool, rows: u32) -> Duration {
     Duration::from_secs(if own { 1 } else { u64::from(rows.max(1)) })
 }
 
+/// A12: the units a second that a table must serve for so many members at rest: a heartbeat every third of the lease
+/// duration in a row of up to 2 KB, and looks at the fleet rows; checkpoints come on top.
+#[must_use]
+pub fn needed(members: usize, lease_duration: Duration) -> ProvisionedUnits {
+    let members = u64::try_from(members).unwrap_or(u64::MAX);
+    let duration = u64::try_from(lease_duration.as_millis()).unwrap_or(u64::MAX).max(1);
+    let write = members.saturating_mul(6_000).div_ceil(duration);
+    ProvisionedUnits::new(members, write)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -194,6 +205,13 @@ mod tests {
         assert!(sighting.is_dead(D));
         sighting.view(6, D, at(68_000));
         assert!(!sighting.is_dead(D));
+    }
+
+    #[test]
+    fn twenty_members_need_twelve_write_units_and_twenty_read_units_a_second() {
+        assert_eq!(needed(20, D), ProvisionedUnits::new(20, 12));
+        assert_eq!(needed(1, D), ProvisionedUnits::new(1, 1));
+        assert_eq!(needed(20, D / 2), ProvisionedUnits::new(20, 24));
     }
 
     proptest! {

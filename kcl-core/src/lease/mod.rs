@@ -21,6 +21,7 @@ pub(crate) use proof::{MemberProof, Readings};
 pub use row::{AttemptToken, Lease, PendingCheckpoint};
 pub use store::{
     Change, Consistency, Expectation, FleetChange, FleetRefused, FleetWrite, ForeignRow, LeasePage,
-    LeaseStore, OwnerExpectation, OwnerSwitches, PageToken, Patch, Prepared, UnreadableRow, Write,
+    LeaseStore, OwnerExpectation, OwnerSwitches, PageToken, Patch, Prepared, ProvisionedUnits, UnreadableRow,
+    Write,
 };
 pub use usage::{OperationUsage, StoreOperation, StoreUsage};

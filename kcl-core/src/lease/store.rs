@@ -301,6 +301,26 @@ pub struct Prepared {
     /// A sign that a Java KCL 3.x leader assigns the leases of this table: what was found and where.
     /// Such a table must not be worked on.
     pub java_leadership: Option<String>,
+    /// What the store may serve at most, if that is fixed.
+    pub provisioned: Option<ProvisionedUnits>,
+}
+
+/// The units a second that a store may serve (`DynamoDB`: `ProvisionedThroughput` of a table that is not on demand).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProvisionedUnits {
+    /// Read units.
+    pub read: u64,
+    /// Write units.
+    pub write: u64,
+}
+
+impl ProvisionedUnits {
+    /// So many units a second.
+    #[must_use]
+    pub const fn new(read: u64, write: u64) -> Self {
+        Self { read, write }
+    }
 }
 
 /// Keeps lease rows. Dumb on purpose: the lease protocol is written once, over these primitives.

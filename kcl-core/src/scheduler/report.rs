@@ -116,7 +116,8 @@ pub enum Health {
     Starting,
     /// Every held shard is processed or waits for good reason.
     Ready,
-    /// Running, but these shards fail or are fenced, or the lease table or a row of it cannot be read. A failed
+    /// Running, but these shards fail or are fenced, or the lease table or a row of it cannot be read, or it serves
+    /// less than its workers need. A failed
     /// read of the stream counts from the third in a row.
     Degraded(Vec<String>),
     /// Stopping or stopped.
@@ -136,6 +137,13 @@ impl Health {
         if let Some(fleet) = &snapshot.fleet {
             if fleet.member.is_none() {
                 problems.push("not a member of the fleet: the lease table cannot be written".to_owned());
+            }
+            if let Some((has, needs)) = &fleet.too_small {
+                problems.push(format!(
+                    "the lease table is provisioned with {} read and {} write units a second, its workers need {} and {}: \
+                     heartbeats may be throttled; provision more, or make it on demand",
+                    has.read, has.write, needs.read, needs.write
+                ));
             }
             if let Some(owner) = &fleet.foreign_owner {
                 problems.push(format!("{owner} works on the lease table and is not a member of the fleet"));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::ScalarAttributeType;
-use kcl_core::lease::{LeaseStore, StoreErrorKind};
+use kcl_core::lease::{LeaseStore, ProvisionedUnits, StoreErrorKind};
 use kcl_lease_dynamo::{Billing, DynamoLeaseStore, TableMode, TableSettings};
 use kcl_local::error::ApiError;
 use kcl_local::faults::{Fault, Rule, Seen, errors};
@@ -34,7 +34,8 @@ async fn a_missing_table_is_created_on_demand_with_nothing_else() {
             "BillingMode": "PAY_PER_REQUEST",
         })]
     );
-    assert!(!local.store().prepare().await.unwrap().created);
+    let prepared = local.store().prepare().await.unwrap();
+    assert_eq!((prepared.created, prepared.provisioned), (false, None));
     assert_eq!(local.bodies("CreateTable").len(), 1);
     assert!(local.bodies("UpdateContinuousBackups").is_empty());
 }
@@ -49,7 +50,8 @@ async fn settings_of_the_table_are_requested() {
         .deletion_protection(true)
         .point_in_time_recovery(true);
     let store = local.store().with_table_mode(create(settings));
-    assert!(store.prepare().await.unwrap().created);
+    let prepared = store.prepare().await.unwrap();
+    assert_eq!((prepared.created, prepared.provisioned), (true, Some(ProvisionedUnits::new(7, 9))));
     let body = &local.bodies("CreateTable")[0];
     assert_eq!(body["BillingMode"], "PROVISIONED");
     assert_eq!(body["ProvisionedThroughput"], json!({"ReadCapacityUnits": 7, "WriteCapacityUnits": 9}));

@@ -422,6 +422,9 @@ impl Coordination {
         if prepared.java_leadership.is_none() {
             self.refuse_foreign_rows()?;
         }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.provisioned = prepared.provisioned;
+        }
         self.publish_table();
         Ok(StartView { prepared, leases: self.table.clone() })
     }

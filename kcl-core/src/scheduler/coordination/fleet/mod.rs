@@ -33,7 +33,8 @@ use crate::fleet::rules::{self, Moment, RefusedBeat};
 use crate::fleet::{FleetRow, FleetRowKey, MemberLimits, MemberState};
 use crate::lease::keeper::Acquisition;
 use crate::lease::{
-    Consistency, FleetChange, FleetWrite, Lease, LossReason, MemberProof, Readings, StoreError,
+    Consistency, FleetChange, FleetWrite, Lease, LossReason, MemberProof, ProvisionedUnits, Readings,
+    StoreError,
 };
 use crate::model::{ShardId, WorkerId};
 use crate::plant::{Plant, planted};
@@ -104,6 +105,9 @@ pub(super) struct Fleet {
     pub(super) calls: FuturesUnordered<BoxFuture<'static, FleetDone>>,
     join_backoff: Backoff,
     placing: Placing,
+    /// What the table may serve, if that is fixed, and whether it was said to be too little (A12).
+    pub(super) provisioned: Option<ProvisionedUnits>,
+    warned_too_small: bool,
     limits: MemberLimits,
     foreign: ForeignOwners,
     leaving: Option<Leaving>,
@@ -147,6 +151,8 @@ impl Fleet {
             calls: FuturesUnordered::new(),
             join_backoff,
             placing: Placing::new(now),
+            provisioned: None,
+            warned_too_small: false,
             limits,
             foreign: ForeignOwners::new(lease_duration * 2, patient),
             leaving: None,

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::Coordination;
 use super::{EXPECTING_LIMIT, FleetSnapshot, MemberSnapshot};
 use crate::fleet::rules::{self, Presence};
 use crate::fleet::{FleetRowKey, MemberState, row_of};
-use crate::lease::Lease;
 use crate::lease::keeper::Acquisition;
+use crate::lease::{Lease, ProvisionedUnits};
 use crate::load::LoadSource;
 use crate::model::{ShardId, WorkerId};
 use crate::plan::{
@@ -172,6 +172,7 @@ impl Coordination {
         if let Some(fleet) = &mut self.fleet {
             fleet.placing.planned_at = Some(now);
         }
+        self.warn_if_too_small();
         self.give_up_hopeless_gives(now);
         self.adopt_all_named(now);
         let Some(placement) = self.place(now) else { return };
@@ -383,6 +384,27 @@ impl Coordination {
         }
     }
 
+    /// A12: what the table is provisioned with and what its members need, if that is more.
+    fn table_too_small(&self) -> Option<(ProvisionedUnits, ProvisionedUnits)> {
+        let fleet = self.fleet.as_ref()?;
+        let has = fleet.provisioned?;
+        let needs = rules::needed(fleet.neighbours.live().count(), self.settings.lease_duration);
+        (needs.read > has.read || needs.write > has.write).then_some((has, needs))
+    }
+
+    fn warn_if_too_small(&mut self) {
+        let too_small = self.table_too_small();
+        let Some(fleet) = &mut self.fleet else { return };
+        if let Some((has, needs)) = too_small.filter(|_| !fleet.warned_too_small) {
+            warn!(
+                ?has,
+                ?needs,
+                "the lease table is provisioned with less than its workers need, in units a second"
+            );
+        }
+        fleet.warned_too_small = too_small.is_some();
+    }
+
     /// What this worker shows of its fleet.
     pub(in super::super) fn fleet_snapshot(&self, now: Instant) -> Option<FleetSnapshot> {
         let fleet = self.fleet.as_ref()?;
@@ -404,6 +426,7 @@ impl Coordination {
             shares: fleet.placing.shares.clone(),
             decisions: fleet.placing.decisions.iter().cloned().collect(),
             foreign_owner: fleet.foreign.alarm(now).cloned(),
+            too_small: self.table_too_small(),
         })
     }
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fleet::{MemberLimits, MemberState};
+use crate::lease::ProvisionedUnits;
 use crate::model::{ShardId, WorkerId};
 use crate::plan::Share;
 
@@ -19,6 +20,8 @@ pub struct FleetSnapshot {
     pub decisions: BTreeMap<ShardId, String>,
     /// A worker that is not a member and works on the same table: nothing is taken while it does.
     pub foreign_owner: Option<WorkerId>,
+    /// What the lease table is provisioned with and what its members need at rest, in units a second, if that is more.
+    pub too_small: Option<(ProvisionedUnits, ProvisionedUnits)>,
 }
 
 /// What is seen of a member.
