@@ -314,8 +314,8 @@ impl Judge {
             }
             FleetChange::Beat { worker, entry } => {
                 state.push(Entry::Said(format!(
-                    "{life} beats {} as {worker}: {}, {} leases, {} moves, gave {:?}",
-                    entry.heartbeat, entry.state, entry.leases, entry.moves, entry.gave
+                    "{life} beats {} as {worker}: {}, {} leases, {} moves, {} passes, gave {:?}",
+                    entry.heartbeat, entry.state, entry.leases, entry.moves, entry.housekeeping, entry.gave
                 )));
                 let finding = state.leases.beats(life, worker, now);
                 state.check(finding);

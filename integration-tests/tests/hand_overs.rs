@@ -1,0 +1,219 @@
+//! Hand-overs between members of a fleet, cut off at every step, and other faults of the fleet protocol
+//! (`docs/fleet-protocol.md`) that random runs meet only by chance. Each run is a script, and the simulator's judge
+//! watches it: nothing lost, order kept, one worker at a time for a shard, no checkpoint that goes back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a broken expectation ends the test; figures are shown"
+)]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use integration_tests::sim::history::Entry;
+use integration_tests::sim::plan::{Deed, Plan, Step, Wire, Wishes};
+use integration_tests::sim::run::run;
+use integration_tests::sim::scenario::Scenario;
+use integration_tests::sim::seed::Seed;
+use integration_tests::sim::witness::{Blow, Checkpoints, Conduct, Request, Strike};
+use integration_tests::sim::world::Verdict;
+use kcl_core::testing::StoreOperation;
+use kcl_core::{Callback, CheckpointPolicy, Coordination, Settings, ShardId};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+/// The lease duration.
+const D: Duration = Duration::from_secs(10);
+/// When something happens: leases rest in balance by then.
+const THEN: Duration = Duration::from_secs(12);
+
+/// A calm run of so many workers from the start, of six shards with a record each every half second.
+fn script(workers: usize, storm: Duration, deeds: &[(Duration, Step)]) -> Plan {
+    let wishes = Wishes {
+        shards: Some(6),
+        workers: Some(workers),
+        wire: Some(Wire::Model),
+        coordination: Some(Coordination::Fleet),
+    };
+    let mut plan = Plan::draw(Seed(1), Scenario::Calm, wishes).unwrap();
+    plan.settings = Settings::default();
+    assert_eq!(plan.settings.lease_duration, D);
+    plan.most_workers = workers + 1;
+    plan.drift = 0.0;
+    plan.policy = CheckpointPolicy::Manual;
+    plan.conduct = Conduct {
+        fail: 0.0,
+        panic: 0.0,
+        slowness: Duration::ZERO,
+        block: 0.0,
+        blocked: Duration::ZERO,
+        hang: 0.0,
+        spin: 0.0,
+        checkpoints: Checkpoints::EachBatch,
+        checkpoints_at_shutdown: true,
+    };
+    plan.poll_interval = MS * 200;
+    plan.fetch_records = 10_000;
+    plan.stream_latency = MS * 10;
+    plan.store_latency = MS * 10;
+    plan.page_size = NonZeroU32::MAX;
+    plan.storm = storm;
+    plan.rest = SECOND * 4;
+    plan.steps = deeds.to_vec();
+    let mut at = Duration::ZERO;
+    while at < storm {
+        plan.steps.push((at, Step::PutOnEach));
+        at += MS * 500;
+    }
+    plan.steps.sort_by_key(|(at, _)| *at);
+    plan
+}
+
+fn to(worker: &str, deed: Deed) -> Step {
+    Step::To(worker.to_owned(), deed)
+}
+
+/// Runs a script, which must keep every promise.
+fn play(what: &str, plan: Plan) -> Verdict {
+    let verdict = run(plan, None);
+    if let Some(breach) = &verdict.breach {
+        let lines: Vec<String> = verdict.history.lines().collect();
+        let last = lines[lines.len().saturating_sub(150)..].join("\n");
+        assert!(verdict.breach.is_none(), "{what}: {breach}\n{last}\n{}", verdict.state);
+    }
+    verdict
+}
+
+/// The longest time from `since` to the end of the storm in which a shard got no batch done.
+fn longest_pause(verdict: &Verdict, since: Duration) -> Duration {
+    let mut shards: BTreeMap<u64, &ShardId> = BTreeMap::new();
+    let mut last: BTreeMap<&ShardId, Duration> = BTreeMap::new();
+    let mut longest = Duration::ZERO;
+    for (at, entry) in verdict.history.entries().filter(|(at, _)| *at < verdict.plan.storm) {
+        match entry {
+            Entry::Began { instance, shard, .. } => drop(shards.insert(*instance, shard)),
+            Entry::Ended { instance, callback: Callback::ProcessRecords, outcome: "done" } => {
+                let before = last.insert(shards[instance], at);
+                if at >= since {
+                    longest = longest.max(at - before.unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(last.len(), 6, "every shard is read");
+    last.values().map(|last| verdict.plan.storm - *last).fold(longest, Duration::max)
+}
+
+/// When a lease changed its owner last before the storm was over.
+fn last_move(verdict: &Verdict) -> Duration {
+    let mut owners: BTreeMap<&ShardId, _> = BTreeMap::new();
+    let mut last = Duration::ZERO;
+    for (at, entry) in verdict.history.entries().filter(|(at, _)| *at < verdict.plan.storm) {
+        if let Entry::Wrote { row, .. } = entry
+            && owners.insert(&row.shard, &row.owner) != Some(&row.owner)
+        {
+            last = at;
+        }
+    }
+    last
+}
+
+/// A hand-over, seen from one of those who take part.
+#[derive(Clone, Copy, Debug)]
+struct Role {
+    name: &'static str,
+    workers: usize,
+    /// What makes leases move.
+    cause: Cause,
+    /// Who is struck.
+    who: &'static str,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    /// The first worker stops in order.
+    Departure,
+    /// One more worker starts.
+    Arrival,
+}
+
+impl Role {
+    fn plan(self, strike: Strike) -> Plan {
+        let cause = match self.cause {
+            Cause::Departure => to("w1", Deed::Leave),
+            Cause::Arrival => Step::Start,
+        };
+        let deeds = [(THEN, to(self.who, Deed::Strike(strike))), (THEN, cause)];
+        script(self.workers, THEN + D * 2 + SECOND * 6, &deeds)
+    }
+
+    /// The requests of an undisturbed hand-over, up to a second after the last lease has moved.
+    fn requests(self) -> Vec<Request> {
+        let strike = Strike { after: usize::MAX, blow: Blow::KilledBefore };
+        let verdict = play(self.name, self.plan(strike));
+        let end = last_move(&verdict) + SECOND;
+        assert!(end > THEN + SECOND, "leases move");
+        let (put, delivered) = verdict.records;
+        assert_eq!(delivered, put, "{}: nothing is delivered twice", self.name);
+        assert!(longest_pause(&verdict, THEN) <= MS * 1_500, "{:?}", longest_pause(&verdict, THEN));
+        verdict.requests.into_iter().filter(|request| request.at <= end).collect()
+    }
+
+    /// Strikes each request of a hand-over in each way.
+    fn sweep(self) {
+        let requests = self.requests();
+        let mut longest: BTreeMap<Blow, (Duration, String)> = BTreeMap::new();
+        let mut combinations = 0;
+        for (after, request) in requests.iter().enumerate() {
+            for blow in Blow::ALL {
+                let is_write = StoreOperation::WRITES.contains(&request.operation);
+                // Whether a read was made before its caller died, nobody can tell.
+                if !is_write && matches!(blow, Blow::KilledAfter | Blow::Late) {
+                    continue;
+                }
+                let what = format!("{}, {blow:?} at request {after}, {}", self.name, request.what);
+                let verdict = play(&what, self.plan(Strike { after, blow }));
+                let struck: Vec<_> = verdict.requests.iter().filter(|request| request.struck).collect();
+                assert_eq!(struck.len(), 1, "{what}");
+                assert_eq!(struck[0].what, request.what, "runs are the same up to the blow");
+                combinations += 1;
+                let pause = longest_pause(&verdict, THEN);
+                let known = longest.entry(blow).or_default();
+                if pause > known.0 {
+                    *known = (pause, what);
+                }
+            }
+        }
+        println!("{}: {} requests, {combinations} blows", self.name, requests.len());
+        for (blow, (pause, what)) in &longest {
+            println!("  {blow:?}: longest pause {pause:?}: {what}");
+        }
+        for (blow, (pause, what)) in longest {
+            let limit = if blow.kills() { D * 3 / 2 } else { D / 2 };
+            assert!(pause <= limit, "{pause:?}: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_donor_that_leaves_is_struck_at_every_step() {
+    Role { name: "leaving donor", workers: 2, cause: Cause::Departure, who: "w1" }.sweep();
+}
+
+#[test]
+fn a_receiver_of_what_a_leaving_donor_gives_is_struck_at_every_step() {
+    Role { name: "receiver from a leaving donor", workers: 3, cause: Cause::Departure, who: "w2" }.sweep();
+}
+
+#[test]
+fn a_donor_that_gives_to_a_newcomer_is_struck_at_every_step() {
+    Role { name: "donor for balance", workers: 2, cause: Cause::Arrival, who: "w1" }.sweep();
+}
+
+#[test]
+fn a_newcomer_is_struck_at_every_step_from_its_first_request_on() {
+    Role { name: "newcomer", workers: 2, cause: Cause::Arrival, who: "w3" }.sweep();
+}
