@@ -19,6 +19,8 @@ pub(in super::super) struct View {
     /// When it was asked for, if the answer is strongly consistent.
     pub(in super::super) strong: Option<Moment>,
     pub(in super::super) arrived: Moment,
+    /// Whether this worker's own heartbeats arrive, as far as it knows.
+    pub(in super::super) beating: bool,
 }
 
 /// What a view changed.
@@ -86,7 +88,7 @@ impl Neighbours {
 
     /// Takes note of a view, and says what it changed for `me`.
     pub(in super::super) fn see(&mut self, me: Option<&WorkerId>, view: View) -> News {
-        let View { key, row, strong, arrived } = view;
+        let View { key, row, strong, arrived, beating } = view;
         let mut news = News::default();
         let workers = row.as_ref().map(|row| &row.workers);
         // Numbers only grow, so one below what was seen betrays an old copy; it says nothing at all (A2).
@@ -101,7 +103,7 @@ impl Neighbours {
         }
         for (id, entry) in workers.into_iter().flatten() {
             if !self.gone.contains_key(id) {
-                self.see_entry(me, (key, id), entry, arrived, &mut news);
+                self.see_entry(me, (key, id), entry, (arrived, beating), &mut news);
             }
         }
         let missing: Vec<WorkerId> = self
@@ -145,7 +147,7 @@ impl Neighbours {
         me: Option<&WorkerId>,
         (key, id): (FleetRowKey, &WorkerId),
         entry: &FleetEntry,
-        arrived: Moment,
+        (arrived, beating): (Moment, bool),
         news: &mut News,
     ) {
         let is_me = me == Some(id);
@@ -171,8 +173,10 @@ impl Neighbours {
         if planted(Plant::CreditBlindTime) && entry.heartbeat == known.sighting.heartbeat {
             known.sighting.still += arrived.saturating_sub(known.sighting.viewed);
             known.sighting.viewed = arrived;
-        } else {
+        } else if beating {
             known.sighting.view(entry.heartbeat, entry.lease_duration, arrived);
+        } else {
+            known.sighting.view_while_silent(entry.heartbeat, arrived);
         }
         if entry.housekeeping != known.entry.housekeeping {
             known.kept_house = arrived;
@@ -319,11 +323,11 @@ mod tests {
     }
 
     fn eventual(row: FleetRow, arrived: u64) -> View {
-        View { key: ROW, row: Some(row), strong: None, arrived: at(arrived) }
+        View { key: ROW, row: Some(row), strong: None, arrived: at(arrived), beating: true }
     }
 
     fn strong(row: FleetRow, sent: u64, arrived: u64) -> View {
-        View { key: ROW, row: Some(row), strong: Some(at(sent)), arrived: at(arrived) }
+        View { key: ROW, row: Some(row), strong: Some(at(sent)), arrived: at(arrived), beating: true }
     }
 
     #[test]
