@@ -13,11 +13,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use integration_tests::sim::history::Entry;
-use integration_tests::sim::plan::{Deed, Plan, Step, Wire, Wishes};
+use integration_tests::sim::plan::{Deed, Frozen, Plan, Step, Wire, Wishes};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
-use integration_tests::sim::witness::{Blow, Checkpoints, Conduct, Request, Strike};
+use integration_tests::sim::witness::{Blow, Checkpoints, Conduct, Request, Sleepless, Strike};
 use integration_tests::sim::world::Verdict;
 use kcl_core::testing::StoreOperation;
 use kcl_core::{Callback, CheckpointPolicy, Coordination, Settings, ShardId};
@@ -216,4 +216,142 @@ fn a_donor_that_gives_to_a_newcomer_is_struck_at_every_step() {
 #[test]
 fn a_newcomer_is_struck_at_every_step_from_its_first_request_on() {
     Role { name: "newcomer", workers: 2, cause: Cause::Arrival, who: "w3" }.sweep();
+}
+
+/// The lines of a history in which a worker's first life does something, with their times.
+fn lines_of<'a>(verdict: &'a Verdict, worker: &'a str, what: &'a str) -> Vec<(Duration, String)> {
+    let start = format!("{worker} {what}");
+    let said = verdict.history.entries().filter_map(|(at, entry)| match entry {
+        Entry::Said(text) => Some((at, text.clone())),
+        _ => None,
+    });
+    said.filter(|(_, text)| text.starts_with(&start)).collect()
+}
+
+/// When a worker's batches began.
+fn deliveries_of(verdict: &Verdict, worker: &str) -> Vec<Duration> {
+    let began = verdict.history.entries().filter_map(|(at, entry)| match entry {
+        Entry::Began { worker: of, callback: Callback::ProcessRecords, .. } if of == worker => Some(at),
+        _ => None,
+    });
+    began.collect()
+}
+
+/// The ids of the members as which a worker joined.
+fn ids_of(verdict: &Verdict, worker: &str) -> Vec<String> {
+    let joins = lines_of(verdict, worker, "joins as ");
+    joins.into_iter().map(|(_, text)| text.rsplit(' ').next().unwrap().to_owned()).collect()
+}
+
+/// That a worker was removed, delivered nothing from some time until it had joined again under another id, and went on.
+fn came_back_as_another(what: &str, verdict: &Verdict, worker: &str, silent_from: Duration) {
+    let ids = ids_of(verdict, worker);
+    assert_eq!(ids.len(), 2, "{what}: {ids:?}");
+    assert_ne!(ids[0], ids[1]);
+    let (rejoined, _) = lines_of(verdict, worker, "joins as ")[1];
+    assert!(rejoined > silent_from, "{what}: rejoined {rejoined:?}");
+    let deliveries = deliveries_of(verdict, worker);
+    let early: Vec<_> = deliveries.iter().filter(|at| **at >= silent_from && **at < rejoined).collect();
+    assert!(early.is_empty(), "{what}: delivers at {early:?}, joins again at {rejoined:?}");
+    assert!(deliveries.iter().any(|at| *at > rejoined), "{what}: it gets leases again");
+}
+
+#[test]
+fn a_member_that_is_removed_while_it_is_stalled_drops_all_and_joins_under_another_id() {
+    for deed in [Deed::Stall(D + SECOND * 5), Deed::Freeze(Frozen::LeaseSide, D + SECOND * 5)] {
+        let what = format!("{deed:?}");
+        let verdict = play(&what, script(3, THEN + D * 4, &[(THEN, to("w1", deed))]));
+        came_back_as_another(&what, &verdict, "w1(1)", THEN + D);
+        let pause = longest_pause(&verdict, THEN);
+        println!("{what}: longest pause {pause:?}");
+        assert!(pause <= D * 3 / 2, "{what}: {pause:?}");
+    }
+}
+
+#[test]
+fn fleet_rows_that_throttle_everybody_cost_nobody_its_membership() {
+    for time in [D / 2, D * 2] {
+        for reads in [true, false] {
+            let what = format!("throttled for {time:?}, reads as well: {reads}");
+            let deeds =
+                ["w1", "w2", "w3"].map(|worker| (THEN, to(worker, Deed::ThrottleFleetRows { reads, time })));
+            let mut plan = script(3, THEN + time + D * 2, &deeds);
+            // Those in which nobody may be removed.
+            plan.scenario = Scenario::TableOutages;
+            let verdict = play(&what, plan);
+            for worker in ["w1(1)", "w2(2)", "w3(3)"] {
+                assert_eq!(ids_of(&verdict, worker).len(), 1, "{what}");
+            }
+            let pause = longest_pause(&verdict, THEN);
+            println!("{what}: longest pause {pause:?}");
+            assert!(pause <= time + SECOND * 2, "{what}: {pause:?}");
+        }
+    }
+}
+
+#[test]
+fn a_process_that_was_suspended_delivers_nothing_until_a_heartbeat_is_confirmed() {
+    for clock in [Sleepless::Wall, Sleepless::Boot] {
+        let what = format!("{clock:?}");
+        let leap = THEN + MS * 1_600;
+        let verdict =
+            play(&what, script(2, THEN + D * 2, &[(leap, to("w1", Deed::Leap(clock, D + SECOND * 2)))]));
+        assert_eq!(ids_of(&verdict, "w1(1)").len(), 1, "{what}: its entry is still there");
+        let beats = lines_of(&verdict, "w1(1)", "beats ");
+        let (beat, _) = beats.iter().find(|(at, _)| *at > leap).unwrap();
+        let deliveries = deliveries_of(&verdict, "w1(1)");
+        let between: Vec<_> = deliveries.iter().filter(|at| **at >= leap && *at < beat).collect();
+        println!("{what}: leap at {leap:?}, heartbeat at {beat:?}");
+        assert!(between.is_empty(), "{what}: {between:?}");
+        assert!(*beat > leap + SECOND, "{what}: it had time to deliver: {beat:?}");
+        let next = deliveries.iter().find(|at| *at > beat).unwrap();
+        assert!(*next < *beat + SECOND, "{what}: goes on at {next:?}");
+    }
+}
+
+/// Its monotonic clock stood still, so by that alone its leases would be good for some seconds more.
+#[test]
+fn a_process_that_was_suspended_and_removed_meanwhile_delivers_nothing_and_joins_again() {
+    for clock in [Sleepless::Wall, Sleepless::Boot] {
+        // From everywhere between two heartbeats.
+        for tenth in 0..34 {
+            let what = format!("{clock:?}, {tenth} tenths of a second after");
+            let (then, held) = (THEN + MS * 100 * tenth, SECOND * 2);
+            let deeds = [
+                (then, to("w1", Deed::Stall(held))),
+                (then, to("w1", Deed::Evict)),
+                (then, to("w1", Deed::Leap(clock, D + SECOND * 2))),
+            ];
+            let verdict = play(&what, script(2, THEN + D * 3, &deeds));
+            came_back_as_another(&what, &verdict, "w1(1)", then + held);
+            let taken = deliveries_of(&verdict, "w2(2)");
+            assert!(taken.iter().any(|at| *at > then && *at < then + held), "{what}");
+        }
+    }
+}
+
+/// Nobody reads for nothing: the donor sees its lease unchanged and must not conclude that its give was lost.
+#[test]
+fn a_give_that_lands_after_a_listing_showed_the_lease_unchanged_is_settled_all_the_same() {
+    let role = Role { name: "donor for balance", workers: 2, cause: Cause::Arrival, who: "w1" };
+    let requests = role.requests();
+    let after = requests.iter().position(|request| request.what.starts_with("owner of")).unwrap();
+    let given = requests[after].at;
+    let mut looked = 0;
+    for tenth in 0..20 {
+        // A fourth worker comes, which makes the donor list the table.
+        let mut plan = role.plan(Strike { after, blow: Blow::Late });
+        plan.most_workers = 4;
+        plan.steps.push((given - MS * 300 + MS * 100 * tenth, Step::Start));
+        plan.steps.sort_by_key(|(at, _)| *at);
+        let what = format!("a fourth worker {tenth} tenths of a second later");
+        let verdict = play(&what, plan);
+        let late = lines_of(&verdict, "w1(1):", "the late owner of");
+        assert_eq!(late.len(), 1, "{what}: {late:?}");
+        looked += usize::from(late[0].1.contains("arrives after a look: true"));
+        let pause = longest_pause(&verdict, THEN);
+        assert!(pause <= D, "{what}: {pause:?}");
+    }
+    println!("{looked} of 20 landed after a listing");
+    assert!(looked >= 5, "{looked}");
 }

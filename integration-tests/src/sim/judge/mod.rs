@@ -327,6 +327,11 @@ impl Judge {
         }
     }
 
+    /// Takes note that a worker was suspended for longer than its leases last, of which no time here tells.
+    pub fn suspends(&self, life: &Life) {
+        self.state().leases.suspend(life);
+    }
+
     /// Takes note that a processor was made; returns its number.
     #[must_use]
     pub fn create(&self, life: &Life, context: &ShardContext) -> Instance {

@@ -155,6 +155,9 @@ impl World {
                 if let Some(seat) = self.seats.borrow().get(worker) {
                     seat.clocks.leap(clock, by);
                 }
+                if by > self.plan.settings.lease_duration {
+                    self.judge.suspends(&life);
+                }
             }
             Deed::Evict => self.evict(&life).await,
         }
