@@ -266,14 +266,24 @@ impl Neighbours {
             .collect()
     }
 
-    /// R8: who keeps house: the smallest active member whose count of passes still moves.
+    /// R8: who keeps house: the smallest active member whose count of passes moved within `patience`, or who came within
+    /// it. If there is none, each in turn gets as much time to begin: those who never had to are as still as one that
+    /// cannot.
     pub(in super::super) fn housekeeper(&self, patience: Duration, now: Moment) -> Option<&WorkerId> {
-        let active =
-            || self.known.iter().filter(|(_, neighbour)| neighbour.entry.state == MemberState::Active);
-        active()
-            .find(|(_, neighbour)| now.saturating_sub(neighbour.kept_house) < patience)
-            .or_else(|| active().next())
-            .map(|(id, _)| id)
+        let active: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, neighbour)| neighbour.entry.state == MemberState::Active)
+            .map(|(id, neighbour)| (id, neighbour.kept_house))
+            .collect();
+        let still = |kept_house: Moment| now.saturating_sub(kept_house);
+        if let Some((id, _)) = active.iter().find(|(_, kept_house)| still(*kept_house) < patience) {
+            return Some(id);
+        }
+        let last = active.iter().map(|(_, kept_house)| *kept_house).max()?;
+        let turns = still(last).as_nanos().checked_div(patience.as_nanos()).unwrap_or(0);
+        let turn = usize::try_from(turns % active.len() as u128).unwrap_or(0);
+        active.get(turn).map(|(id, _)| *id)
     }
 
     /// The highest heartbeat of a member that was seen.
@@ -403,6 +413,20 @@ mod tests {
         (giver.heartbeat, giver.moves, giver.gave) = (3, 9, Gave::Many);
         let news = neighbours.see(Some(&me), eventual(row(&[(1, entry(1)), (2, giver)]), 3));
         assert!(news.given_many && news.changed);
+    }
+
+    #[test]
+    fn a_housekeeper_that_does_nothing_is_replaced_by_members_that_never_had_to() {
+        let mut neighbours = Neighbours::default();
+        for second in [0, 500, 1_000] {
+            let mut first = entry(1 + second);
+            first.housekeeping = second;
+            let others = [(1, first), (2, entry(1 + second)), (3, entry(1 + second))];
+            let _ = neighbours.see(None, eventual(row(&others), second));
+        }
+        for (now, keeper) in [(1_100, 1), (1_180, 2), (1_359, 2), (1_360, 3), (1_540, 1), (1_720, 2)] {
+            assert_eq!(neighbours.housekeeper(at(180), at(now)), Some(&id(keeper)), "{now}");
+        }
     }
 
     #[test]
