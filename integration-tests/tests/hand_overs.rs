@@ -268,25 +268,29 @@ fn a_member_that_is_removed_while_it_is_stalled_drops_all_and_joins_under_anothe
     }
 }
 
+/// From everywhere between two heartbeats.
 #[test]
 fn fleet_rows_that_throttle_everybody_cost_nobody_its_membership() {
-    for time in [D / 2, D * 2] {
-        for reads in [true, false] {
-            let what = format!("throttled for {time:?}, reads as well: {reads}");
-            let deeds =
-                ["w1", "w2", "w3"].map(|worker| (THEN, to(worker, Deed::ThrottleFleetRows { reads, time })));
-            let mut plan = script(3, THEN + time + D * 2, &deeds);
-            // Those in which nobody may be removed.
-            plan.scenario = Scenario::TableOutages;
-            let verdict = play(&what, plan);
-            for worker in ["w1(1)", "w2(2)", "w3(3)"] {
-                assert_eq!(ids_of(&verdict, worker).len(), 1, "{what}");
-            }
-            let pause = longest_pause(&verdict, THEN);
-            println!("{what}: longest pause {pause:?}");
-            assert!(pause <= time + SECOND * 2, "{what}: {pause:?}");
+    let mut cases = vec![(D / 2, true, 0), (D / 2, false, 0)];
+    cases.extend((0..12).flat_map(|start| [(D * 2, true, start), (D * 2, false, start)]));
+    let mut longest = Duration::ZERO;
+    for (time, reads, start) in cases {
+        let what = format!("throttled for {time:?}, reads as well: {reads}, start {start}");
+        let then = THEN + MS * 300 * start;
+        let deeds =
+            ["w1", "w2", "w3"].map(|worker| (then, to(worker, Deed::ThrottleFleetRows { reads, time })));
+        let mut plan = script(3, then + time + D, &deeds);
+        // Those in which nobody may be removed.
+        plan.scenario = Scenario::TableOutages;
+        let verdict = play(&what, plan);
+        for worker in ["w1(1)", "w2(2)", "w3(3)"] {
+            assert_eq!(ids_of(&verdict, worker).len(), 1, "{what}");
         }
+        let pause = longest_pause(&verdict, then);
+        assert!(pause <= time, "{what}: {pause:?}");
+        longest = longest.max(pause);
     }
+    println!("throttled for {:?}: longest pause {longest:?}", D * 2);
 }
 
 #[test]
@@ -354,4 +358,156 @@ fn a_give_that_lands_after_a_listing_showed_the_lease_unchanged_is_settled_all_t
     }
     println!("{looked} of 20 landed after a listing");
     assert!(looked >= 5, "{looked}");
+}
+
+/// How many house-keeping passes a worker told of in a time.
+fn passes(verdict: &Verdict, worker: &str, from: Duration, to: Duration) -> u64 {
+    let beats = lines_of(verdict, worker, "beats ").into_iter().filter(|(at, _)| *at >= from && *at < to);
+    let told = beats.map(|(_, text)| {
+        let end = text.find(" passes").unwrap();
+        text[..end].rsplit(' ').next().unwrap().parse().unwrap()
+    });
+    let told: Vec<u64> = told.collect();
+    told.last().unwrap_or(&0) - told.first().unwrap_or(&0)
+}
+
+/// The times at which a worker's deletions of leases landed.
+fn deletions(verdict: &Verdict, worker: &str) -> Vec<Duration> {
+    let landed = verdict.history.entries().filter_map(|(at, entry)| match entry {
+        Entry::Wrote { worker: by, call: "delete", .. } if by == worker => Some(at),
+        _ => None,
+    });
+    landed.collect()
+}
+
+/// The time between two passes of house-keeping in these runs.
+const PASS: Duration = Duration::from_secs(5);
+
+/// Four shards are split or merged, and what is left of them is deleted eight seconds later.
+fn house_keeping(deeds: &[(Duration, Step)]) -> Plan {
+    let mut deeds = deeds.to_vec();
+    deeds.extend((0..4).map(|number| (THEN - SECOND + MS * 50 * number, Step::Reshard)));
+    let mut plan = script(2, THEN + PASS * 16, &deeds);
+    plan.settings.shard_sync_interval = PASS;
+    plan.settings.ended_lease_retention = SECOND * 8;
+    plan
+}
+
+#[test]
+fn a_member_that_lives_and_does_not_keep_house_is_replaced() {
+    let freeze = to("w1", Deed::Freeze(Frozen::Supervisor, PASS * 14));
+    let verdict = play("a frozen supervisor", house_keeping(&[(THEN, freeze)]));
+    assert_eq!(ids_of(&verdict, "w1(1)").len(), 1, "it lives");
+    // Three passes, one more until that is seen, and the heartbeats and plans on the way.
+    let from = THEN + PASS * 7;
+    let passes = passes(&verdict, "w2(2)", from, THEN + PASS * 14);
+    let deleted = deletions(&verdict, "w2(2)");
+    println!("{passes} passes, deletions at {deleted:?}");
+    assert!(passes >= 4, "{passes}");
+    assert!(deleted.len() >= 4 && deleted[0] < from + SECOND, "{deleted:?}");
+}
+
+/// One decides to delete what is done with, and what it sends is held up on the way. Another takes over and deletes the
+/// same; then the first one's deletions arrive.
+#[test]
+fn two_members_that_keep_house_at_once_do_no_harm() {
+    let undisturbed = deletions(&play("undisturbed", house_keeping(&[])), "w1(1)");
+    assert!(undisturbed.len() >= 4, "{undisturbed:?}");
+    let mut both = 0;
+    for step in 0..12 {
+        let at = undisturbed[0] - MS * 20 + MS * 8 * step;
+        let what = format!("held at {at:?}");
+        let deeds = [
+            (at, to("w1", Deed::Freeze(Frozen::Supervisor, PASS * 12))),
+            (at, to("w1", Deed::HoldDeletions(PASS * 8))),
+        ];
+        let verdict = play(&what, house_keeping(&deeds));
+        assert_eq!(ids_of(&verdict, "w1(1)").len(), 1, "{what}: it was not removed");
+        let (one, two) = (deletions(&verdict, "w1(1)"), deletions(&verdict, "w2(2)"));
+        println!("{what}: {one:?} {two:?}");
+        both += usize::from(!two.is_empty());
+    }
+    println!("the other deleted, too, in {both} of 12 runs");
+    assert!(both >= 6, "{both}");
+}
+
+/// Those who start leave the first comparison for a while to the smallest: what it does late meets what they do.
+#[test]
+fn the_first_member_is_struck_at_every_step_of_the_start() {
+    let plan = |strike| script(2, THEN + D, &[(Duration::ZERO, to("w1", Deed::Strike(strike)))]);
+    let undisturbed = play("start", plan(Strike { after: usize::MAX, blow: Blow::Late })).requests;
+    let (mut blows, mut both) = (0, 0);
+    for (after, request) in undisturbed.iter().take_while(|request| request.at < SECOND * 2).enumerate() {
+        for blow in Blow::ALL {
+            let what = format!("{blow:?} at request {after}, {}", request.what);
+            let verdict = play(&what, plan(Strike { after, blow }));
+            blows += 1;
+            let created = |worker: &str| {
+                verdict.history.entries().any(|(_, entry)| {
+                    matches!(entry, Entry::Wrote { worker: by, call: "create", .. } if by == worker)
+                })
+            };
+            both += usize::from(created("w1(1)") && created("w2(2)"));
+        }
+    }
+    println!("start: {blows} blows, both create leases in {both}");
+    assert!(both >= 3, "{both}");
+}
+
+/// How many unfinished leases each owner has at a time.
+fn owned_at(verdict: &Verdict, time: Duration) -> BTreeMap<String, usize> {
+    let mut owners = BTreeMap::new();
+    for (_, entry) in verdict.history.entries().take_while(|(at, _)| *at <= time) {
+        if let Entry::Wrote { row, .. } = entry {
+            owners.insert(row.shard.clone(), row.owner.clone());
+        }
+    }
+    let mut owned = BTreeMap::new();
+    for owner in owners.into_values() {
+        *owned.entry(owner.map(|owner| owner.to_string()).unwrap_or_default()).or_default() += 1;
+    }
+    owned
+}
+
+/// Twenty members fill one row and begin another; all leave again one by one, and only the last takes the rows along.
+#[test]
+fn a_fleet_that_outgrows_a_row_raises_their_number_and_the_last_member_deletes_them() {
+    let left = THEN + SECOND * 10;
+    let mut deeds: Vec<(Duration, Step)> =
+        (1..20).map(|number| (left + SECOND * number, to(&format!("w{number}"), Deed::Leave))).collect();
+    let newcomer = left + SECOND * 30;
+    deeds.push((newcomer, Step::Start));
+    deeds.push((newcomer + SECOND * 10, to("w20", Deed::Leave)));
+    let mut plan = script(20, newcomer + SECOND * 15, &deeds);
+    plan.shards = 40;
+    let verdict = play("20 workers", plan);
+    let ids: Vec<String> = (1..=21).flat_map(|n| ids_of(&verdict, &format!("w{n}({n})"))).collect();
+    assert_eq!(ids.len(), 21);
+    let in_row = |row: &str| ids[..20].iter().filter(|id| id.ends_with(row)).count();
+    assert_eq!((in_row(":f0"), in_row(":f1")), (16, 4));
+    let owned = owned_at(&verdict, left);
+    assert!(owned.len() == 20 && owned.values().all(|count| *count == 2), "everybody counts all: {owned:?}");
+    let changes: Vec<(Duration, &'static str)> = verdict
+        .history
+        .entries()
+        .filter_map(|(at, entry)| match entry {
+            Entry::Said(text) => {
+                let changes = ["Create", "Rows(2)", "DeleteEmpty"].into_iter();
+                let found = changes
+                    .into_iter()
+                    .find(|change| text.ends_with(&format!("changes the fleet: {change}")));
+                found.map(|change| (at, change))
+            }
+            _ => None,
+        })
+        .collect();
+    let kinds: Vec<_> = changes.iter().map(|(_, change)| *change).collect();
+    assert_eq!(kinds, ["Create", "Create", "Rows(2)", "DeleteEmpty", "DeleteEmpty"]);
+    assert!(changes[3].0 > verdict.plan.storm, "nobody deletes a row while anybody lives");
+    assert_eq!(
+        owned_at(&verdict, newcomer + SECOND * 9).values().collect::<Vec<_>>(),
+        [&20, &20],
+        "balanced"
+    );
+    println!("20 members: {changes:?}; the newcomer is {}", ids[20]);
 }

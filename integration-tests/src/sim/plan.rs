@@ -53,6 +53,8 @@ pub enum Deed {
         /// For how long.
         time: Duration,
     },
+    /// What it deletes from the lease table is deleted this much later.
+    HoldDeletions(Duration),
     /// A clock of its leaps ahead of the monotonic one, as if it had been suspended.
     Leap(Sleepless, Duration),
     /// The others hold it for dead: its entry is removed.

@@ -172,6 +172,14 @@ impl Seat {
         }
     }
 
+    /// Holds deletions of leases up on their way. Over the SDK nothing happens.
+    pub(super) fn hold_deletions(&self, time: Duration) {
+        if let Wires::Model { store, .. } = &self.wires {
+            let held = StoreFault::Delay { before: time..time, after: Duration::ZERO..Duration::ZERO };
+            store.add(FaultRule::new(held).on([StoreOperation::Delete]));
+        }
+    }
+
     /// Ends every mishap.
     pub(super) fn calm(&self) {
         match &self.wires {

@@ -150,6 +150,12 @@ impl World {
                 }
                 self.at_end_of(time, Act::Calm(life));
             }
+            Deed::HoldDeletions(time) => {
+                self.judge.say(format!("deletions of {life} take {time:?}"));
+                if let Some(seat) = self.seats.borrow().get(worker) {
+                    seat.hold_deletions(time);
+                }
+            }
             Deed::Leap(clock, by) => {
                 self.judge.say(format!("a clock of {life} leaps ahead by {by:?}: {clock:?}"));
                 if let Some(seat) = self.seats.borrow().get(worker) {
