@@ -13,13 +13,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use integration_tests::sim::history::Entry;
+use integration_tests::sim::judge::Promise;
 use integration_tests::sim::plan::{Deed, Frozen, Plan, Step, Wire, Wishes};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
 use integration_tests::sim::witness::{Blow, Checkpoints, Conduct, Request, Sleepless, Strike};
 use integration_tests::sim::world::Verdict;
-use kcl_core::testing::StoreOperation;
+use kcl_core::testing::{Plant, StoreOperation};
 use kcl_core::{Callback, CheckpointPolicy, Coordination, Settings, ShardId};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -256,11 +257,20 @@ fn came_back_as_another(what: &str, verdict: &Verdict, worker: &str, silent_from
     assert!(deliveries.iter().any(|at| *at > rejoined), "{what}: it gets leases again");
 }
 
+/// With its lease side frozen, a processor that checkpoints waits for the answer; one that does not could go on.
 #[test]
 fn a_member_that_is_removed_while_it_is_stalled_drops_all_and_joins_under_another_id() {
-    for deed in [Deed::Stall(D + SECOND * 5), Deed::Freeze(Frozen::LeaseSide, D + SECOND * 5)] {
-        let what = format!("{deed:?}");
-        let verdict = play(&what, script(3, THEN + D * 4, &[(THEN, to("w1", deed))]));
+    let time = D + SECOND * 5;
+    let freeze = Deed::Freeze(Frozen::LeaseSide, time);
+    for (deed, checkpoints) in [
+        (Deed::Stall(time), Checkpoints::EachBatch),
+        (freeze.clone(), Checkpoints::EachBatch),
+        (freeze, Checkpoints::Never),
+    ] {
+        let what = format!("{deed:?}, {checkpoints:?}");
+        let mut plan = script(3, THEN + D * 4, &[(THEN, to("w1", deed))]);
+        plan.conduct.checkpoints = checkpoints;
+        let verdict = play(&what, plan);
         came_back_as_another(&what, &verdict, "w1(1)", THEN + D);
         let pause = longest_pause(&verdict, THEN);
         println!("{what}: longest pause {pause:?}");
@@ -318,7 +328,7 @@ fn a_process_that_was_suspended_delivers_nothing_until_a_heartbeat_is_confirmed(
 fn a_process_that_was_suspended_and_removed_meanwhile_delivers_nothing_and_joins_again() {
     for clock in [Sleepless::Wall, Sleepless::Boot] {
         // From everywhere between two heartbeats.
-        for tenth in 0..34 {
+        for tenth in (0..34).step_by(2) {
             let what = format!("{clock:?}, {tenth} tenths of a second after");
             let (then, held) = (THEN + MS * 100 * tenth, SECOND * 2);
             let deeds = [
@@ -510,4 +520,35 @@ fn a_fleet_that_outgrows_a_row_raises_their_number_and_the_last_member_deletes_t
         "balanced"
     );
     println!("20 members: {changes:?}; the newcomer is {}", ids[20]);
+}
+
+/// Each of these scripts would fail if the library made the mistake it is about.
+#[test]
+fn planted_bugs_break_a_promise_in_the_script_that_is_about_them() {
+    let donor = Role { name: "leaving donor", workers: 2, cause: Cause::Departure, who: "w1" };
+    let requests = donor.requests();
+    let give = requests.iter().position(|request| request.what.starts_with("owner of")).unwrap();
+    let lost = donor.plan(Strike { after: give, blow: Blow::AnswerLost });
+    let freeze = |time| script(3, THEN + D * 4, &[(THEN, to("w1", Deed::Freeze(Frozen::LeaseSide, time)))]);
+    let throttled = |time| {
+        let deed = Deed::ThrottleFleetRows { reads: true, time };
+        let mut plan =
+            script(3, THEN + D * 4, &["w1", "w2", "w3"].map(|worker| (THEN, to(worker, deed.clone()))));
+        plan.scenario = Scenario::TableOutages;
+        plan
+    };
+    let mut carefree = freeze(D + SECOND * 5);
+    carefree.conduct.checkpoints = Checkpoints::Never;
+    let mut hasty = freeze(D * 7 / 10);
+    hasty.scenario = Scenario::TableOutages;
+    for (plant, plan, promises) in [
+        (Plant::AdoptWithoutFence, lost, &[Promise::L1][..]),
+        (Plant::DeliverUntilToldLost, carefree, &[Promise::L1]),
+        (Plant::EvictEarly, hasty, &[Promise::B1, Promise::L1]),
+        (Plant::CreditBlindTime, throttled(D * 2), &[Promise::B1]),
+    ] {
+        let breach = run(plan, Some(plant)).breach;
+        println!("{}: {breach:?}", plant.name());
+        assert!(breach.is_some_and(|breach| promises.contains(&breach.promise)), "{}", plant.name());
+    }
 }

@@ -18,6 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::sim::judge::{Judge, Life};
 
+/// How long it takes to learn that there will be no answer.
+const ROUND_TRIP: Duration = Duration::from_millis(10);
 /// How long an answer stays out for a caller that does not give up.
 const SILENCE: Duration = Duration::from_secs(30);
 /// When a late write lands that no read comes before.
@@ -220,7 +222,10 @@ impl<S: LeaseStore + Clone> Struck<S> {
         // Dropped with the answer, which lets the late writes land.
         let _looking = if is_write { Vec::new() } else { std::mem::take(&mut self.waiting().looks[fleet]) };
         match self.meet(operation, &what) {
-            None if is_write && self.waiting().about.contains(&about) => Err(self.lost(operation)),
+            None if is_write && self.waiting().about.contains(&about) => {
+                sleep(ROUND_TRIP).await;
+                Err(self.lost(operation))
+            }
             None => {
                 let answer = call.await;
                 if self.strikes.is_dead(&self.life) { std::future::pending().await } else { answer }
@@ -255,6 +260,7 @@ impl<S: LeaseStore + Clone> Struck<S> {
                         this.judge.say(format!("{life}: the late {what} arrives after {after}: {landed}"));
                     });
                 }
+                sleep(ROUND_TRIP).await;
                 Err(self.lost(operation))
             }
         }
