@@ -130,6 +130,11 @@ impl History {
         self.entries.is_empty()
     }
 
+    /// What happened, each with its time.
+    pub fn entries(&self) -> impl Iterator<Item = (Duration, &Entry)> {
+        self.entries.iter().map(|(at, entry)| (*at, entry))
+    }
+
     /// A line for each entry.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.entries.iter().map(|(at, entry)| format!("{:>10.4} {entry}", at.as_secs_f64()))

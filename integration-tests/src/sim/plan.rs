@@ -10,7 +10,7 @@ use kcl_core::{CheckpointPolicy, Coordination, InitialPosition, Settings};
 
 use super::scenario::Scenario;
 use super::seed::Seed;
-use super::witness::{Checkpoints, Conduct};
+use super::witness::{Checkpoints, Conduct, Sleepless, Strike};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +35,33 @@ pub enum Frozen {
     Consumer,
 }
 
-/// Something the world does. Which worker or shard it concerns is drawn when it is done.
+/// Something that befalls a certain worker. No plan draws it: tests write it down.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Deed {
+    /// It stops in order.
+    Leave,
+    /// It is held, and goes on this much later.
+    Stall(Duration),
+    /// One task of it is held, and goes on this much later.
+    Freeze(Frozen, Duration),
+    /// One of its requests to the lease table is struck.
+    Strike(Strike),
+    /// The fleet rows throttle its writes, and its reads as well if asked for, for this long.
+    ThrottleFleetRows {
+        /// Whether reads are throttled, too.
+        reads: bool,
+        /// For how long.
+        time: Duration,
+    },
+    /// What it deletes from the lease table is deleted this much later.
+    HoldDeletions(Duration),
+    /// A clock of its leaps ahead of the monotonic one, as if it had been suspended.
+    Leap(Sleepless, Duration),
+    /// The others hold it for dead: its entry is removed.
+    Evict,
+}
+
+/// Something the world does. Which worker or shard it concerns is drawn when it is done, unless it says so itself.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Puts records of a few keys, some of them as aggregates.
@@ -47,6 +73,10 @@ pub enum Step {
         /// How much a payload is padded at most, in bytes.
         padding: usize,
     },
+    /// Puts a record on each open shard.
+    PutOnEach,
+    /// Does something to the worker of this name.
+    To(String, Deed),
     /// Splits a shard, or merges two neighbours.
     Reshard,
     /// Doubles or halves the shards.

@@ -46,6 +46,7 @@ pub fn run_within(plan: Plan, bug: Option<Plant>, limit: Duration) -> Verdict {
             records: (0, 0),
             took: Duration::ZERO,
             state: String::new(),
+            requests: Vec::new(),
         }
     })
 }

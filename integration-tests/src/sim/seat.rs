@@ -4,9 +4,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kcl_core::lease::{LeaseStore, StoreOperation};
+use kcl_core::lease::{LeaseStore, StoreErrorKind};
 use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
-use kcl_core::testing::{FaultRule, FaultyStore, MemoryStream, Mishap, STREAM};
+use kcl_core::testing::{
+    Fault as StoreFault, FaultRule, FaultyStore, MemoryStream, Mishap, STREAM, StoreOperation,
+};
 use kcl_core::{Entropy, SchedulerBuilder, TokioClock};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use kcl_lease_memory::MemoryLeaseStore;
@@ -18,7 +20,7 @@ use kcl_local::wire::Service;
 
 use super::judge::{Judge, Life};
 use super::plan::Plan;
-use super::witness::{Asked, Landed, WatchedSource};
+use super::witness::{Asked, Clocks, Landed, Strikes, Struck, WatchedSource};
 
 /// The lease table of runs over the SDK.
 const TABLE: &str = "app";
@@ -34,6 +36,7 @@ pub(super) enum Cloud {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) life: Life,
+    pub(super) clocks: Clocks,
     wires: Wires,
 }
 
@@ -76,10 +79,12 @@ impl Cloud {
         &self,
         plan: &Plan,
         (life, rate): (Life, f64),
-        judge: &Judge,
+        (judge, strikes): (&Judge, &Strikes),
         entropy: &Entropy,
         builder: SchedulerBuilder,
     ) -> (Seat, SchedulerBuilder) {
+        let clocks = Clocks::new(self.kinesis().clock().now());
+        let builder = builder.clock(clocks.clone());
         match self {
             Self::Model { kinesis, rows } => {
                 let landed = Landed::new(rows.clone(), life.clone(), judge.clone());
@@ -90,10 +95,11 @@ impl Cloud {
                     .with_poll_interval(plan.poll_interval)
                     .with_fetch_records(plan.fetch_records);
                 stream.set_latency(plan.stream_latency);
+                let struck = Struck::new(store.clone(), life.clone(), judge.clone(), strikes.clone());
                 let builder = builder
-                    .lease_store(Asked::new(store.clone(), life.clone(), judge.clone(), rate))
+                    .lease_store(Asked::new(struck, life.clone(), judge.clone(), rate))
                     .stream(WatchedSource::new(stream.clone(), life.clone(), judge.clone()));
-                (Seat { life, wires: Wires::Model { store, stream, base: Vec::new() } }, builder)
+                (Seat { life, clocks, wires: Wires::Model { store, stream, base: Vec::new() } }, builder)
             }
             Self::Sdk { aws } => {
                 let faults = Faults::seeded(entropy.next_u64());
@@ -112,7 +118,7 @@ impl Cloud {
                     .with_polling(polling)
                     .with_clock(Arc::new(TokioClock::new(self.kinesis().clock().now())))
                     .with_entropy(entropy.fork());
-                let seat = Seat { life: life.clone(), wires: Wires::Sdk { faults } };
+                let seat = Seat { life: life.clone(), clocks, wires: Wires::Sdk { faults } };
                 seat.delay(plan);
                 let builder = builder
                     .lease_store(Asked::new(landed, life.clone(), judge.clone(), rate))
@@ -147,8 +153,7 @@ impl Seat {
     pub(super) fn answer_late(&self, late: Duration) {
         if let Wires::Model { store, .. } = &self.wires {
             let ms = Duration::from_millis(1);
-            let fault =
-                kcl_core::testing::Fault::Delay { before: Duration::ZERO..ms, after: late..late + ms };
+            let fault = StoreFault::Delay { before: Duration::ZERO..ms, after: late..late + ms };
             store.add(FaultRule::new(fault).on([StoreOperation::ChangeFleet]));
         }
     }
@@ -162,6 +167,25 @@ impl Seat {
                     faults.add(rule.with_probability(share));
                 }
             }
+        }
+    }
+
+    /// Has the fleet rows throttle writes, and reads as well if asked for. Over the SDK nothing happens.
+    pub(super) fn throttle_fleet_rows(&self, reads: bool) {
+        if let Wires::Model { store, .. } = &self.wires {
+            let throttled = StoreFault::Refuse(StoreErrorKind::Throttled);
+            store.add(FaultRule::new(throttled.clone()).on([StoreOperation::ChangeFleet]));
+            if reads {
+                store.add(FaultRule::new(throttled).on([StoreOperation::FleetRow]));
+            }
+        }
+    }
+
+    /// Holds deletions of leases up on their way. Over the SDK nothing happens.
+    pub(super) fn hold_deletions(&self, time: Duration) {
+        if let Wires::Model { store, .. } = &self.wires {
+            let held = StoreFault::Delay { before: time..time, after: Duration::ZERO..Duration::ZERO };
+            store.add(FaultRule::new(held).on([StoreOperation::Delete]));
         }
     }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use kcl_core::lease::LeaseStore;
 use kcl_core::testing::{STREAM, World as Fleet, WorldError};
 use kcl_core::{Entropy, ErrorKind, InitialPosition, ShardOutcome, ShutdownReport};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_local::kinesis::{Kinesis, ShardFilter};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use self::application::Application;
@@ -25,7 +26,7 @@ use super::plan::{Plan, PlanError, Step, Wire, Wishes};
 use super::scenario::Scenario;
 use super::seat::{Cloud, Seat};
 use super::seed::Seed;
-use super::witness::Manners;
+use super::witness::{Manners, Request, Strikes};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,6 +71,8 @@ pub struct Verdict {
     pub took: Duration,
     /// Leases, workers and the stages of their shards at the end.
     pub state: String,
+    /// The requests to the lease table of those who were to be struck, since then.
+    pub requests: Vec<Request>,
 }
 
 /// A worker's shutdown that is over.
@@ -88,6 +91,10 @@ pub struct World {
     acts: u64,
     named: u64,
     leaving: JoinSet<Left>,
+    /// What ends those that are leaving at once.
+    killers: BTreeMap<Life, AbortHandle>,
+    strikes: Strikes,
+    table: Arc<dyn LeaseStore>,
     left: Vec<Life>,
     listeners: JoinSet<()>,
     manners: Manners,
@@ -142,6 +149,7 @@ impl World {
         let manners = Manners::new(&judge, &plan.conduct);
         let seed = rng.u64(..);
         let store = cloud.rows();
+        let (table, strikes) = (Arc::clone(&store), Strikes::default());
         let application = Application {
             plan: plan.clone(),
             judge: judge.clone(),
@@ -149,6 +157,7 @@ impl World {
             seats: Rc::clone(&seats),
             entropy: Entropy::seeded(rng.u64(..)),
             manners: manners.clone(),
+            strikes: strikes.clone(),
         };
         let source = kcl_core::testing::MemoryStream::new(kinesis.clone(), STREAM);
         let fleet = Fleet::over(
@@ -168,6 +177,9 @@ impl World {
             acts: 0,
             named: 0,
             leaving: JoinSet::new(),
+            killers: BTreeMap::new(),
+            strikes,
+            table,
             left: Vec::new(),
             listeners: JoinSet::new(),
             manners,
@@ -194,6 +206,7 @@ impl World {
             records: self.judge.counts(),
             took: self.begun.elapsed(),
             state: self.fleet.state().await,
+            requests: self.strikes.requests(),
             plan: self.plan,
         }
     }
@@ -283,7 +296,18 @@ impl World {
     async fn pass_until(&mut self, end: Duration) -> bool {
         loop {
             let left = end.saturating_sub(self.now());
-            tokio::time::sleep(left.min(self.look_every)).await;
+            let is_struck = tokio::select! {
+                biased;
+                // Who is dead must not run on until the next look.
+                () = self.strikes.fatal() => true,
+                () = tokio::time::sleep(left.min(self.look_every)) => false,
+            };
+            for life in self.strikes.killed() {
+                self.crash(&life).await;
+            }
+            if is_struck {
+                continue;
+            }
             self.look().await;
             if self.judge.breach().is_some() {
                 return false;
@@ -398,6 +422,7 @@ impl World {
     }
 
     fn has_left(&mut self, (life, took, report): Left) {
+        self.killers.remove(&life);
         self.judge.over(&life);
         self.judge.say(format!("{life} has stopped after {took:?}: {report:?}"));
         if took > DEADLINE {
@@ -519,7 +544,10 @@ impl World {
 
     async fn crash(&mut self, life: &Life) {
         self.judge.say(format!("{life} crashes"));
-        self.must(|fleet| fleet.crash(&life.worker));
+        match self.killers.remove(life) {
+            Some(leaving) => leaving.abort(),
+            None => self.must(|fleet| fleet.crash(&life.worker)),
+        }
         self.seats.borrow_mut().remove(&life.worker);
         // Its tasks go when the runtime gets to them.
         for _ in 0..3 {
@@ -535,6 +563,9 @@ impl World {
             return self.at(at, Act::Leave(life.clone()));
         }
         self.judge.say(format!("{life} is to stop"));
+        if let Ok(killer) = self.fleet.killer(&life.worker) {
+            self.killers.insert(life.clone(), killer);
+        }
         let Ok(left) = self.fleet.leave(&life.worker, DEADLINE) else { return };
         self.seats.borrow_mut().remove(&life.worker);
         let (life, begun) = (life.clone(), Instant::now());

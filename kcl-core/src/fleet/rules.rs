@@ -81,6 +81,16 @@ impl Sighting {
         self.viewed = arrived;
     }
 
+    /// Takes note of a view while the observer's own heartbeats do not arrive. What keeps them from it may keep others'
+    /// from it, so standing still proves nothing.
+    pub fn view_while_silent(&mut self, heartbeat: u64, arrived: Moment) {
+        if heartbeat > self.heartbeat {
+            *self = Self::new(heartbeat, arrived);
+        } else if heartbeat == self.heartbeat {
+            self.viewed = arrived;
+        }
+    }
+
     /// Whether the member may be evicted, on the strength of the view just noted.
     #[must_use]
     pub fn is_dead(&self, lease_duration: Duration) -> bool {
@@ -208,10 +218,29 @@ mod tests {
     }
 
     #[test]
+<<<<<<< HEAD
     fn twenty_members_need_twelve_write_units_and_twenty_read_units_a_second() {
         assert_eq!(needed(20, D), ProvisionedUnits::new(20, 12));
         assert_eq!(needed(1, D), ProvisionedUnits::new(1, 1));
         assert_eq!(needed(20, D / 2), ProvisionedUnits::new(20, 24));
+=======
+    fn a_member_that_cannot_beat_itself_learns_nothing_from_others_that_stand_still() {
+        let mut sighting = Sighting::new(5, at(0));
+        sighting.view(5, D, at(3_000));
+        for second in 4..60 {
+            sighting.view_while_silent(5, at(second * 1_000));
+            sighting.view_while_silent(4, at(second * 1_000));
+        }
+        assert_eq!(sighting.still, at(3_000));
+        for second in 60..66 {
+            sighting.view(5, D, at(second * 1_000));
+            assert!(!sighting.is_dead(D), "{second}");
+        }
+        sighting.view(5, D, at(66_000));
+        assert!(sighting.is_dead(D));
+        sighting.view_while_silent(6, at(67_000));
+        assert!(!sighting.is_dead(D));
+>>>>>>> faults
     }
 
     proptest! {

@@ -260,6 +260,14 @@ impl World {
         Ok(())
     }
 
+    /// What ends a worker without warning, also when [`World::leave`] has forgotten it.
+    ///
+    /// # Errors
+    /// If no worker of this name runs.
+    pub fn killer(&self, name: &str) -> Result<AbortHandle, WorldError> {
+        Ok(self.member(name)?.run.clone())
+    }
+
     /// Stops a worker in order, as SIGTERM would, and kills it if it does not.
     ///
     /// # Errors

@@ -118,6 +118,13 @@ impl Leases {
         frozen.iter().find_map(|key| self.renews_dead(key, now))
     }
 
+    /// A worker was suspended for longer than its leases last: what it proved before counts no more.
+    pub(super) fn suspend(&mut self, life: &Life) {
+        for (id, _) in self.members.iter().filter(|(_, member)| *member == life) {
+            self.beats.insert(id.clone(), Duration::ZERO);
+        }
+    }
+
     /// A worker starts that may deliver for so long after each write.
     pub(super) fn live(&mut self, life: &Life, validity: Duration) {
         self.validity.insert(life.clone(), validity);

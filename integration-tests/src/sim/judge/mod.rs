@@ -314,8 +314,8 @@ impl Judge {
             }
             FleetChange::Beat { worker, entry } => {
                 state.push(Entry::Said(format!(
-                    "{life} beats {} as {worker}: {}, {} leases, {} moves, gave {:?}",
-                    entry.heartbeat, entry.state, entry.leases, entry.moves, entry.gave
+                    "{life} beats {} as {worker}: {}, {} leases, {} moves, {} passes, gave {:?}",
+                    entry.heartbeat, entry.state, entry.leases, entry.moves, entry.housekeeping, entry.gave
                 )));
                 let finding = state.leases.beats(life, worker, now);
                 state.check(finding);
@@ -325,6 +325,11 @@ impl Judge {
             }
             other => state.push(Entry::Said(format!("{life} changes the fleet: {other:?}"))),
         }
+    }
+
+    /// Takes note that a worker was suspended for longer than its leases last, of which no time here tells.
+    pub fn suspends(&self, life: &Life) {
+        self.state().leases.suspend(life);
     }
 
     /// Takes note that a processor was made; returns its number.

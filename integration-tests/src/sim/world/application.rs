@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use kcl_core::testing::{Fault, FaultRule};
-use kcl_core::{Entropy, SchedulerBuilder, Settings, ShardContext, TokioClock};
+use kcl_core::{Entropy, SchedulerBuilder, Settings, ShardContext};
 
 use super::MS;
 use crate::sim::judge::Judge;
 use crate::sim::plan::Plan;
 use crate::sim::seat::{Cloud, Seat};
-use crate::sim::witness::Manners;
+use crate::sim::witness::{Manners, Strikes};
 
 /// What each worker is built from.
 pub(super) struct Application {
@@ -21,6 +21,7 @@ pub(super) struct Application {
     pub(super) seats: Rc<RefCell<BTreeMap<String, Seat>>>,
     pub(super) entropy: Entropy,
     pub(super) manners: Manners,
+    pub(super) strikes: Strikes,
 }
 
 impl Application {
@@ -30,8 +31,9 @@ impl Application {
         let rate = 1.0 + self.plan.drift * (2.0 * self.entropy.unit() - 1.0);
         let settings = by_clock(&self.plan.settings, rate);
         let life = self.judge.live(name, settings.lease_duration, settings.lease_safety_margin);
+        let seen_by = (&self.judge, &self.strikes);
         let (mut seat, builder) =
-            self.cloud.seat(&self.plan, (life.clone(), rate), &self.judge, &self.entropy, builder);
+            self.cloud.seat(&self.plan, (life.clone(), rate), seen_by, &self.entropy, builder);
         if !self.plan.store_latency.is_zero() {
             let way = MS..self.plan.store_latency + MS * 2;
             seat.rule(FaultRule::new(Fault::Delay { before: way.clone(), after: way }));
@@ -42,7 +44,6 @@ impl Application {
             .initial_position(self.plan.initial)
             .coordination(self.plan.coordination)
             .checkpoint_policy(self.plan.policy)
-            .clock(TokioClock::new(self.cloud.kinesis().clock().now()))
             .settings(settings)
             .processor(move |shard: &ShardContext| manners.processor(&life, shard, entropy.fork()))
     }

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kcl_core::fleet::FleetRowKey;
+use kcl_core::lease::{Consistency, FleetChange, FleetWrite};
 use kcl_core::testing::{Part, STREAM};
 use kcl_local::kinesis::{NewRecord, ShardFilter};
 use kpl_aggregation::Aggregator;
 
 use super::{Act, MS, SECOND, World};
-use crate::sim::judge::Promise;
-use crate::sim::plan::{Frozen, Step};
+use crate::sim::judge::{Life, Promise};
+use crate::sim::plan::{Deed, Frozen, Step};
 
 const KEYS: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
 
@@ -17,6 +19,8 @@ impl World {
     pub(super) async fn step(&mut self, step: Step) {
         match step {
             Step::Put { keys, most, padding } => self.put(keys, most, padding),
+            Step::PutOnEach => self.put_on_each(),
+            Step::To(worker, deed) => self.deed(&worker, deed).await,
             Step::Reshard => self.reshard(),
             Step::ReshardAll => self.reshard_all(),
             Step::Start => {
@@ -43,12 +47,14 @@ impl World {
             }
             Step::Stall(time) => {
                 if let Some(life) = self.anyone() {
-                    self.judge.say(format!("{life} is stalled for {time:?}"));
-                    self.must(|fleet| fleet.stall(&life.worker));
-                    self.at_end_of(time, Act::Wake(life));
+                    self.stall(life, time);
                 }
             }
-            Step::Freeze(part, time) => self.freeze(part, time),
+            Step::Freeze(part, time) => {
+                if let Some(life) = self.anyone() {
+                    self.freeze(life, part, time);
+                }
+            }
             Step::Befall(mishap, share) => {
                 if let Some(life) = self.anyone() {
                     self.judge.say(format!("{life} suffers {mishap}, share {share:.3}"));
@@ -135,8 +141,78 @@ impl World {
         }
     }
 
-    fn freeze(&mut self, part: Frozen, time: Duration) {
-        let Some(life) = self.anyone() else { return };
+    async fn deed(&mut self, worker: &str, deed: Deed) {
+        if let Deed::Strike(strike) = deed {
+            // It may be yet to start.
+            return self.strikes.arm(worker, strike);
+        }
+        let Some(life) = self.lives().into_iter().find(|life| life.worker == worker) else {
+            return self.judge.find(Promise::B1, format!("the script is wrong: {worker} does not run"));
+        };
+        match deed {
+            Deed::Leave => self.leave(&life),
+            Deed::Stall(time) => self.stall(life, time),
+            Deed::Freeze(part, time) => self.freeze(life, part, time),
+            Deed::Strike(_) => {}
+            Deed::ThrottleFleetRows { reads, time } => {
+                self.judge.say(format!("the fleet rows throttle {life} for {time:?}"));
+                if let Some(seat) = self.seats.borrow().get(worker) {
+                    seat.throttle_fleet_rows(reads);
+                }
+                self.at_end_of(time, Act::Calm(life));
+            }
+            Deed::HoldDeletions(time) => {
+                self.judge.say(format!("deletions of {life} take {time:?}"));
+                if let Some(seat) = self.seats.borrow().get(worker) {
+                    seat.hold_deletions(time);
+                }
+            }
+            Deed::Leap(clock, by) => {
+                self.judge.say(format!("a clock of {life} leaps ahead by {by:?}: {clock:?}"));
+                if let Some(seat) = self.seats.borrow().get(worker) {
+                    seat.clocks.leap(clock, by);
+                }
+                if by > self.plan.settings.lease_duration {
+                    self.judge.suspends(&life);
+                }
+            }
+            Deed::Evict => self.evict(&life).await,
+        }
+    }
+
+    /// Does what others do that hold a member for dead.
+    async fn evict(&self, life: &Life) {
+        let read = self.table.fleet_row(FleetRowKey::FIRST, Consistency::Strong).await;
+        let members = read.ok().flatten().map(|row| row.workers).unwrap_or_default();
+        let prefix = format!("{}:", life.worker);
+        let Some((worker, entry)) = members.into_iter().find(|(id, _)| id.as_str().starts_with(&prefix))
+        else {
+            return self.judge.find(Promise::B1, format!("the script is wrong: {life} is no member"));
+        };
+        let change = FleetChange::Remove { worker, heartbeat: entry.heartbeat };
+        let answer = self.table.change_fleet(FleetRowKey::FIRST, &change).await;
+        self.judge.say(format!("{life} is removed: {}", matches!(answer, Ok(FleetWrite::Applied(_)))));
+    }
+
+    fn stall(&mut self, life: Life, time: Duration) {
+        self.judge.say(format!("{life} is stalled for {time:?}"));
+        self.must(|fleet| fleet.stall(&life.worker));
+        self.at_end_of(time, Act::Wake(life));
+    }
+
+    /// Puts a record on each open shard, each with a key of its own.
+    fn put_on_each(&self) {
+        let open = self.kinesis.shards(STREAM, ShardFilter::AtLatest).expect("the stream exists");
+        for start in open.iter().map(|shard| shard.hash_key_range.start) {
+            let key = format!("at-{start}");
+            for payload in self.judge.put(&key, 1, false) {
+                let record = NewRecord::new(&*key, payload).with_explicit_hash_key(start);
+                self.model(|kinesis| kinesis.put_record(STREAM, record));
+            }
+        }
+    }
+
+    fn freeze(&mut self, life: Life, part: Frozen, time: Duration) {
         let part = match part {
             Frozen::Supervisor => Part::Supervisor,
             Frozen::LeaseSide => Part::LeaseSide,

@@ -109,7 +109,8 @@ impl Coordination {
                 takes(entry.state) && before.is_some_and(|before| before < entry.heartbeat)
             });
             beats += moved.count();
-            let _ = self.peers.seen.see(None, View { key, row, strong: Some(arrived), arrived });
+            let _ =
+                self.peers.seen.see(None, View { key, row, strong: Some(arrived), arrived, beating: true });
             let dead_here = self.peers.seen.dead(&self.me, key);
             dead.extend(dead_here.into_iter().map(|(id, ..)| id));
         }

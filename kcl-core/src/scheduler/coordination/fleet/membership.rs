@@ -199,6 +199,11 @@ impl Membership {
         self.next_beat = now.max(sent + pause.min(self.entry.lease_duration / 6));
     }
 
+    /// Whether the last attempt that is over was answered.
+    pub(super) const fn is_beating(&self) -> bool {
+        self.failures == 0
+    }
+
     /// A heartbeat was refused because a later attempt had landed: it proves nothing, and another is due.
     pub(super) fn superseded(&mut self, now: Instant) {
         self.under_way = false;

@@ -656,7 +656,8 @@ impl Coordination {
         let Some(fleet) = &mut self.fleet else { return };
         let rows_told = row.as_ref().and_then(|row| row.rows);
         let strong = sent.map(|sent| fleet.moment(sent));
-        let view = View { key, row, strong, arrived: fleet.moment(arrived) };
+        let beating = fleet.membership.is_beating();
+        let view = View { key, row, strong, arrived: fleet.moment(arrived), beating };
         let me = fleet.membership.id().cloned();
         let news = fleet.neighbours.see(me.as_ref(), view);
         if news.look_again {

@@ -19,6 +19,8 @@ pub(in super::super) struct View {
     /// When it was asked for, if the answer is strongly consistent.
     pub(in super::super) strong: Option<Moment>,
     pub(in super::super) arrived: Moment,
+    /// Whether this worker's own heartbeats arrive, as far as it knows.
+    pub(in super::super) beating: bool,
 }
 
 /// What a view changed.
@@ -86,7 +88,7 @@ impl Neighbours {
 
     /// Takes note of a view, and says what it changed for `me`.
     pub(in super::super) fn see(&mut self, me: Option<&WorkerId>, view: View) -> News {
-        let View { key, row, strong, arrived } = view;
+        let View { key, row, strong, arrived, beating } = view;
         let mut news = News::default();
         let workers = row.as_ref().map(|row| &row.workers);
         // Numbers only grow, so one below what was seen betrays an old copy; it says nothing at all (A2).
@@ -101,7 +103,7 @@ impl Neighbours {
         }
         for (id, entry) in workers.into_iter().flatten() {
             if !self.gone.contains_key(id) {
-                self.see_entry(me, (key, id), entry, arrived, &mut news);
+                self.see_entry(me, (key, id), entry, (arrived, beating), &mut news);
             }
         }
         let missing: Vec<WorkerId> = self
@@ -145,7 +147,7 @@ impl Neighbours {
         me: Option<&WorkerId>,
         (key, id): (FleetRowKey, &WorkerId),
         entry: &FleetEntry,
-        arrived: Moment,
+        (arrived, beating): (Moment, bool),
         news: &mut News,
     ) {
         let is_me = me == Some(id);
@@ -171,8 +173,10 @@ impl Neighbours {
         if planted(Plant::CreditBlindTime) && entry.heartbeat == known.sighting.heartbeat {
             known.sighting.still += arrived.saturating_sub(known.sighting.viewed);
             known.sighting.viewed = arrived;
-        } else {
+        } else if beating {
             known.sighting.view(entry.heartbeat, entry.lease_duration, arrived);
+        } else {
+            known.sighting.view_while_silent(entry.heartbeat, arrived);
         }
         if entry.housekeeping != known.entry.housekeeping {
             known.kept_house = arrived;
@@ -262,14 +266,24 @@ impl Neighbours {
             .collect()
     }
 
-    /// R8: who keeps house: the smallest active member whose count of passes still moves.
+    /// R8: who keeps house: the smallest active member whose count of passes moved within `patience`, or who came within
+    /// it. If there is none, each in turn gets as much time to begin: those who never had to are as still as one that
+    /// cannot.
     pub(in super::super) fn housekeeper(&self, patience: Duration, now: Moment) -> Option<&WorkerId> {
-        let active =
-            || self.known.iter().filter(|(_, neighbour)| neighbour.entry.state == MemberState::Active);
-        active()
-            .find(|(_, neighbour)| now.saturating_sub(neighbour.kept_house) < patience)
-            .or_else(|| active().next())
-            .map(|(id, _)| id)
+        let active: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, neighbour)| neighbour.entry.state == MemberState::Active)
+            .map(|(id, neighbour)| (id, neighbour.kept_house))
+            .collect();
+        let still = |kept_house: Moment| now.saturating_sub(kept_house);
+        if let Some((id, _)) = active.iter().find(|(_, kept_house)| still(*kept_house) < patience) {
+            return Some(id);
+        }
+        let last = active.iter().map(|(_, kept_house)| *kept_house).max()?;
+        let turns = still(last).as_nanos().checked_div(patience.as_nanos()).unwrap_or(0);
+        let turn = usize::try_from(turns % active.len() as u128).unwrap_or(0);
+        active.get(turn).map(|(id, _)| *id)
     }
 
     /// The highest heartbeat of a member that was seen.
@@ -319,11 +333,11 @@ mod tests {
     }
 
     fn eventual(row: FleetRow, arrived: u64) -> View {
-        View { key: ROW, row: Some(row), strong: None, arrived: at(arrived) }
+        View { key: ROW, row: Some(row), strong: None, arrived: at(arrived), beating: true }
     }
 
     fn strong(row: FleetRow, sent: u64, arrived: u64) -> View {
-        View { key: ROW, row: Some(row), strong: Some(at(sent)), arrived: at(arrived) }
+        View { key: ROW, row: Some(row), strong: Some(at(sent)), arrived: at(arrived), beating: true }
     }
 
     #[test]
@@ -399,6 +413,20 @@ mod tests {
         (giver.heartbeat, giver.moves, giver.gave) = (3, 9, Gave::Many);
         let news = neighbours.see(Some(&me), eventual(row(&[(1, entry(1)), (2, giver)]), 3));
         assert!(news.given_many && news.changed);
+    }
+
+    #[test]
+    fn a_housekeeper_that_does_nothing_is_replaced_by_members_that_never_had_to() {
+        let mut neighbours = Neighbours::default();
+        for second in [0, 500, 1_000] {
+            let mut first = entry(1 + second);
+            first.housekeeping = second;
+            let others = [(1, first), (2, entry(1 + second)), (3, entry(1 + second))];
+            let _ = neighbours.see(None, eventual(row(&others), second));
+        }
+        for (now, keeper) in [(1_100, 1), (1_180, 2), (1_359, 2), (1_360, 3), (1_540, 1), (1_720, 2)] {
+            assert_eq!(neighbours.housekeeper(at(180), at(now)), Some(&id(keeper)), "{now}");
+        }
     }
 
     #[test]

@@ -240,7 +240,8 @@ impl Coordination {
         if fleet.activating || !fleet.is_listed_since(self.listing_shown_begun) || !fleet.proof.holds() {
             return None;
         }
-        let mut next = now + REPLAN_INTERVAL;
+        // Whose turn it is to keep house shows in plans (R8).
+        let mut next = now + REPLAN_INTERVAL.min(self.settings.shard_sync_interval * 2);
         let changed_at = fleet.origin + fleet.neighbours.changed_at;
         let settled_at = changed_at + SETTLING_TIME;
         if settled_at > now {
