@@ -30,3 +30,12 @@ pub fn init() {
         let _ = subscriber.try_init();
     }
 }
+
+/// The same for a process whose standard output is taken, by the wall clock.
+pub fn init_on_stderr() {
+    if let Ok(filter) = std::env::var("KCL_LOG") {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_ansi(false);
+        // Nothing else sets a log up in a process of its own.
+        let _ = subscriber.with_writer(std::io::stderr).try_init();
+    }
+}

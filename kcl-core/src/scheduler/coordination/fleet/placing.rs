@@ -25,6 +25,9 @@ const SETTLING_TIME: Duration = Duration::from_secs(2);
 const DECISIONS_SHOWN: usize = 100;
 /// How long after a plan another is made though nothing happened.
 const REPLAN_INTERVAL: Duration = Duration::from_secs(30);
+/// How long after a plan another is made while a member was given nothing because its heartbeat was not seen to move
+/// of late (R4).
+const UNSEEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The weight of the newest sample in a lease's rate.
 const NEWEST: f64 = 0.3;
 
@@ -296,9 +299,13 @@ impl Coordination {
             let is_me = *id == me;
             let state = if is_me { fleet.membership.entry.state } else { entry.state };
             let moved_ago = moment.saturating_sub(moved);
+            let lively = is_me || rules::may_receive(MemberState::Active, moved_ago, entry.lease_duration);
+            if !lively && state == MemberState::Active {
+                next = next.min(now + UNSEEN_INTERVAL);
+            }
             let member = PlacementMember {
                 state,
-                lively: is_me || rules::may_receive(MemberState::Active, moved_ago, entry.lease_duration),
+                lively,
                 leases: entry.leases,
                 load: entry.load,
                 cpu: entry.cpu,
