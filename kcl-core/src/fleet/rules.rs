@@ -218,12 +218,13 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
     fn twenty_members_need_twelve_write_units_and_twenty_read_units_a_second() {
         assert_eq!(needed(20, D), ProvisionedUnits::new(20, 12));
         assert_eq!(needed(1, D), ProvisionedUnits::new(1, 1));
         assert_eq!(needed(20, D / 2), ProvisionedUnits::new(20, 24));
-=======
+    }
+
+    #[test]
     fn a_member_that_cannot_beat_itself_learns_nothing_from_others_that_stand_still() {
         let mut sighting = Sighting::new(5, at(0));
         sighting.view(5, D, at(3_000));
@@ -240,7 +241,6 @@ mod tests {
         assert!(sighting.is_dead(D));
         sighting.view_while_silent(6, at(67_000));
         assert!(!sighting.is_dead(D));
->>>>>>> faults
     }
 
     proptest! {

@@ -25,8 +25,8 @@ const SETTLING_TIME: Duration = Duration::from_secs(2);
 const DECISIONS_SHOWN: usize = 100;
 /// How long after a plan another is made though nothing happened.
 const REPLAN_INTERVAL: Duration = Duration::from_secs(30);
-/// How long after a plan another is made while a member was given nothing because its heartbeat was not seen to move
-/// of late (R4).
+/// How long after a plan another is made while a member is short of leases and given none, because its heartbeat was
+/// not seen to move of late (R4).
 const UNSEEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The weight of the newest sample in a lease's rate.
 const NEWEST: f64 = 0.3;
@@ -300,9 +300,6 @@ impl Coordination {
             let state = if is_me { fleet.membership.entry.state } else { entry.state };
             let moved_ago = moment.saturating_sub(moved);
             let lively = is_me || rules::may_receive(MemberState::Active, moved_ago, entry.lease_duration);
-            if !lively && state == MemberState::Active {
-                next = next.min(now + UNSEEN_INTERVAL);
-            }
             let member = PlacementMember {
                 state,
                 lively,
@@ -321,6 +318,10 @@ impl Coordination {
             strategy: self.way.placement,
             max_moves: self.settings.max_requests,
         });
+        let is_short = |id: &WorkerId| placement.shares.get(id).is_some_and(|share| share.has < share.target);
+        if members.iter().any(|(id, member)| !member.lively && is_short(id)) {
+            next = next.min(now + UNSEEN_INTERVAL);
+        }
         let fleet = self.fleet.as_mut()?;
         fleet.placing.orphans = orphans;
         self.next_plan = Some(self.next_plan.map_or(next, |planned| planned.min(next)).max(now));
