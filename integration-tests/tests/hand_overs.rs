@@ -20,6 +20,7 @@ use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
 use integration_tests::sim::witness::{Blow, Checkpoints, Conduct, Request, Sleepless, Strike};
 use integration_tests::sim::world::Verdict;
+use kcl_core::fleet::MEMBERS_PER_ROW;
 use kcl_core::testing::{Plant, StoreOperation};
 use kcl_core::{Callback, CheckpointPolicy, Coordination, Settings, ShardId};
 
@@ -494,7 +495,7 @@ fn a_fleet_that_outgrows_a_row_raises_their_number_and_the_last_member_deletes_t
     let ids: Vec<String> = (1..=21).flat_map(|n| ids_of(&verdict, &format!("w{n}({n})"))).collect();
     assert_eq!(ids.len(), 21);
     let in_row = |row: &str| ids[..20].iter().filter(|id| id.ends_with(row)).count();
-    assert_eq!((in_row(":f0"), in_row(":f1")), (16, 4));
+    assert_eq!((in_row(":f0"), in_row(":f1")), (MEMBERS_PER_ROW, 20 - MEMBERS_PER_ROW));
     let owned = owned_at(&verdict, left);
     assert!(owned.len() == 20 && owned.values().all(|count| *count == 2), "everybody counts all: {owned:?}");
     let changes: Vec<(Duration, &'static str)> = verdict

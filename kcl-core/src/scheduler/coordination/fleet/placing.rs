@@ -272,8 +272,11 @@ impl Coordination {
                 _ => None,
             };
             let given_ago = fleet.placing.given_at.get(shard).filter(|_| mine).map(|at| now - *at);
-            let rested =
-                fleet.placing.moved.get(shard).is_none_or(|moved| now >= *moved + lease_duration * 6);
+            let rests_until = fleet.placing.moved.get(shard).map(|moved| *moved + lease_duration * 6);
+            let rested = rests_until.is_none_or(|until| until <= now);
+            if let Some(until) = rests_until.filter(|_| !rested) {
+                next = next.min(until);
+            }
             #[allow(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
