@@ -240,11 +240,11 @@ async fn a_table_provisioned_with_less_than_its_workers_need_is_told() {
     let aws = Aws::in_process().with_stream(2);
     let small = TableSettings::new().billing(Billing::Provisioned { read: 1, write: 9 });
     let store = || aws.store().with_table_mode(TableMode::CreateIfMissing(small.clone()));
-    let mut handles = Vec::new();
+    let (mut handles, mut runs) = (Vec::new(), tokio::task::JoinSet::new());
     for worker in ["alpha", "beta"] {
         let scheduler = aws.builder().worker_id(worker).lease_store(store()).build().unwrap();
         handles.push(scheduler.handle());
-        tokio::spawn(scheduler.run());
+        runs.spawn(scheduler.run());
         let alone = worker == "alpha";
         let as_told = || match handles.last().map(|handle| handle.health()) {
             Some(Health::Ready) => alone,
