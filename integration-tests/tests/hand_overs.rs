@@ -123,6 +123,11 @@ fn last_move(verdict: &Verdict) -> Duration {
     last
 }
 
+/// Whether a blow makes a difference to a request: whether a read was made before its caller died, nobody can tell.
+fn strikes(blow: Blow, request: &Request) -> bool {
+    StoreOperation::WRITES.contains(&request.operation) || !matches!(blow, Blow::KilledAfter | Blow::Late)
+}
+
 /// A hand-over, seen from one of those who take part.
 #[derive(Clone, Copy, Debug)]
 struct Role {
@@ -171,9 +176,7 @@ impl Role {
         let mut combinations = 0;
         for (after, request) in requests.iter().enumerate() {
             for blow in Blow::ALL {
-                let is_write = StoreOperation::WRITES.contains(&request.operation);
-                // Whether a read was made before its caller died, nobody can tell.
-                if !is_write && matches!(blow, Blow::KilledAfter | Blow::Late) {
+                if !strikes(blow, request) {
                     continue;
                 }
                 let what = format!("{}, {blow:?} at request {after}, {}", self.name, request.what);
@@ -425,7 +428,7 @@ fn two_members_that_keep_house_at_once_do_no_harm() {
     let undisturbed = deletions(&play("undisturbed", house_keeping(&[])), "w1(1)");
     assert!(undisturbed.len() >= 4, "{undisturbed:?}");
     let mut both = 0;
-    for step in 0..12 {
+    for step in (0..12).step_by(2) {
         let at = undisturbed[0] - MS * 20 + MS * 8 * step;
         let what = format!("held at {at:?}");
         let deeds = [
@@ -438,8 +441,8 @@ fn two_members_that_keep_house_at_once_do_no_harm() {
         println!("{what}: {one:?} {two:?}");
         both += usize::from(!two.is_empty());
     }
-    println!("the other deleted, too, in {both} of 12 runs");
-    assert!(both >= 6, "{both}");
+    println!("the other deleted, too, in {both} of 6 runs");
+    assert!(both >= 3, "{both}");
 }
 
 /// Those who start leave the first comparison for a while to the smallest: what it does late meets what they do.
@@ -449,7 +452,7 @@ fn the_first_member_is_struck_at_every_step_of_the_start() {
     let undisturbed = play("start", plan(Strike { after: usize::MAX, blow: Blow::Late })).requests;
     let (mut blows, mut both) = (0, 0);
     for (after, request) in undisturbed.iter().take_while(|request| request.at < SECOND * 2).enumerate() {
-        for blow in Blow::ALL {
+        for blow in Blow::ALL.into_iter().filter(|blow| strikes(*blow, request)) {
             let what = format!("{blow:?} at request {after}, {}", request.what);
             let verdict = play(&what, plan(Strike { after, blow }));
             blows += 1;
