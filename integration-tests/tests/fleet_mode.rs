@@ -125,10 +125,12 @@ fn outcome(processors: &Recorder) -> (Vec<Duration>, usize, BTreeMap<ShardId, us
     (pauses, duplicates, moves)
 }
 
-async fn deployment(surge: bool) {
-    let mut bench = Bench::new(11, 64);
+async fn deployment(surge: bool, seed: u64) {
+    let mut bench = Bench::new(seed, 64);
     bench.start(names(4));
     bench.until(SECOND * 30, "balanced", |world| world.owned_in_all() == 64 && spread(world) <= 1).await;
+    // A fleet that has been at rest for a while, as those are that something new is deployed to.
+    bench.world.run_for(SECOND * 1_200).await.unwrap();
     let _traffic = bench.traffic(64);
     bench.world.run_for(SECOND * 10).await.unwrap();
     let before = bench.processors.calls().len();
@@ -161,19 +163,24 @@ async fn deployment(surge: bool) {
     );
     assert_eq!(duplicates, 0);
     assert!(p99 <= SECOND && *pauses.last().unwrap() <= SECOND * 2);
-    let all: usize = moves.values().sum();
-    assert!(all <= 2 * 64 && most <= 3, "two moves for each lease on average: {moves:?}");
+    // New workers that start first get leases from all, and some of those again when their next owner leaves.
+    assert!(most <= if surge { 3 } else { 2 }, "{moves:?}");
+    assert!(pauses.len() <= if surge { 64 * 3 / 2 } else { 64 * 2 }, "{} moves", pauses.len());
     assert_eq!(bench.processors.violations(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deployment_that_starts_new_workers_first_pauses_no_shard_for_long() {
-    deployment(true).await;
+    for seed in 10..13 {
+        deployment(true, seed).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deployment_that_stops_old_workers_first_pauses_no_shard_for_long() {
-    deployment(false).await;
+    for seed in 10..13 {
+        deployment(false, seed).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

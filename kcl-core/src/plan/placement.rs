@@ -64,6 +64,8 @@ pub struct PlacementMember {
     pub cpu: Option<u16>,
     /// Its own limits.
     pub limits: MemberLimits,
+    /// For how long `me` has known it.
+    pub known_for: Duration,
 }
 
 /// A lease and what this worker knows of it.
@@ -80,6 +82,8 @@ pub struct PlacementLease<'a> {
     /// How long ago another member gave it to `me`; none if `me` does not have it or came by it in another way. What was
     /// given last goes first.
     pub given_ago: Option<Duration>,
+    /// How often `me` saw it change hands of late.
+    pub moves: u32,
     /// What it processes, in bytes a second; known of `me`'s own leases alone.
     pub weight: Option<u64>,
     /// To whom `me` is giving it already.
@@ -247,6 +251,7 @@ impl<'a> Plan<'a> {
             .map(|(id, seat)| (seat.deficit(), Reverse(*id)))
             .collect();
         let mut left_over = Vec::new();
+        let mut leaving = Vec::new();
         for item in homeless {
             let receiver = if item.runnable {
                 let next = below.pop();
@@ -262,9 +267,26 @@ impl<'a> Plan<'a> {
             if let Some(seat) = receiver.and_then(|id| self.seats.get_mut(id)) {
                 seat.gets(item.runnable);
             }
-            self.send(item, receiver, &mut left_over);
+            match receiver {
+                Some(receiver) if item.runnable && item.view.holder == Holder::Member(self.input.me) => {
+                    leaving.push((*item, receiver));
+                }
+                _ => self.send(item, receiver, &mut left_over),
+            }
         }
+        self.give_all(leaving);
         self.take_left_over(left_over);
+    }
+
+    /// Gives away what `me` has while it takes nothing. What has moved most goes to whoever came last, who is the least
+    /// likely to leave next: a deployment replaces the old. How many each receiver gets stays as it is.
+    fn give_all(&mut self, leaving: Vec<(Item<'a>, &'a WorkerId)>) {
+        let (mut items, mut receivers): (Vec<Item<'a>>, Vec<&'a WorkerId>) = leaving.into_iter().unzip();
+        items.sort_by_key(|item| Reverse(item.view.moves));
+        receivers.sort_by_key(|id| self.input.members.get(*id).map(|member| member.known_for));
+        for (item, receiver) in items.iter().zip(receivers) {
+            self.decide(item, PlacementAction::Give(receiver.clone()), PlacementReason::TakesNothing);
+        }
     }
 
     /// What `me` does so that a homeless lease comes to its receiver.
@@ -285,7 +307,8 @@ impl<'a> Plan<'a> {
                 }
             }
             Holder::Member(owner) if owner == me => {
-                if let Some(receiver) = receiver {
+                // What can do work is given with the rest of it.
+                if let Some(receiver) = receiver.filter(|_| !item.runnable) {
                     let to = receiver.clone();
                     self.decide(item, PlacementAction::Give(to), PlacementReason::TakesNothing);
                 }
@@ -382,8 +405,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The leases of `me` that may move for balance; what was given last first, so that a deployment moves the same few
-    /// again instead of others as well. What nobody gave comes last: it may have been released by a worker that is no
-    /// good place for it.
+    /// again instead of others as well, but not those that have moved twice. What nobody gave comes last: it may have
+    /// been released by a worker that is no good place for it.
     fn movable(&self) -> Vec<Item<'a>> {
         let me = self.input.me;
         let mut movable: Vec<Item<'a>> = self
@@ -395,7 +418,7 @@ impl<'a> Plan<'a> {
             .collect();
         movable.sort_by_key(|item| {
             let given_ago = item.view.given_ago.unwrap_or(Duration::MAX);
-            (given_ago, affinity(me, &item.view.lease.shard))
+            (item.view.moves >= 2, given_ago, affinity(me, &item.view.lease.shard))
         });
         movable
     }

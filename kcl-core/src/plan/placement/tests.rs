@@ -8,7 +8,15 @@ fn worker(number: usize) -> WorkerId {
 }
 
 fn member(state: MemberState) -> PlacementMember {
-    PlacementMember { state, lively: true, leases: 0, load: 0, cpu: None, limits: MemberLimits::default() }
+    PlacementMember {
+        state,
+        lively: true,
+        leases: 0,
+        load: 0,
+        cpu: None,
+        limits: MemberLimits::default(),
+        known_for: Duration::from_secs(60),
+    }
 }
 
 /// What a lease is like at the moment.
@@ -19,6 +27,7 @@ struct Row {
     gone: bool,
     weight: u64,
     given_ago: Duration,
+    moves: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -38,7 +47,7 @@ impl Fleet {
         let shard: ShardId = format!("shardId-{:012}", self.rows.len()).into();
         let lease = Lease::new(shard, Checkpoint::TrimHorizon);
         let given_ago = Duration::from_secs(1_000 - self.rows.len() as u64 % 1_000);
-        self.rows.push(Row { lease, owner: owner.map(worker), gone: false, weight: 0, given_ago });
+        self.rows.push(Row { lease, owner: owner.map(worker), gone: false, weight: 0, given_ago, moves: 0 });
         self.rows.last_mut().unwrap()
     }
 
@@ -62,6 +71,7 @@ impl Fleet {
                 orphan_for: (row.owner.is_none() || row.gone).then_some(Duration::ZERO),
                 rested: true,
                 given_ago: mine.then_some(row.given_ago),
+                moves: row.moves,
                 weight: mine.then_some(row.weight),
                 giving_to: None,
             }
@@ -376,5 +386,33 @@ proptest! {
             .map(|(n, count)| count.saturating_sub(floor + usize::from(n < rest)))
             .sum();
         prop_assert_eq!(fleet.moves, least);
+    }
+}
+
+#[test]
+fn what_moved_twice_stays_and_what_moves_again_goes_to_whoever_came_last() {
+    let mut fleet = Fleet::of(&[Active, Active]);
+    fleet.leases(4, Some(0));
+    fleet.rows[3].moves = 2;
+    fleet.rows[3].given_ago = Duration::from_secs(1);
+    fleet.rows[2].moves = 1;
+    fleet.rows[2].given_ago = Duration::from_secs(2);
+    let plan = fleet.plan(0);
+    let given: Vec<_> = plan.decisions.iter().map(|decision| decision.shard.to_string()).collect();
+    assert_eq!(given.len(), 2);
+    assert!(given.contains(&"shardId-000000000002".to_owned()), "{given:?}");
+    assert!(!given.contains(&"shardId-000000000003".to_owned()), "{given:?}");
+
+    let mut fleet = Fleet::of(&[Draining, Active, Active]);
+    fleet.leases(4, Some(0));
+    (fleet.rows[1].moves, fleet.rows[2].moves) = (1, 2);
+    fleet.members.get_mut(&worker(2)).unwrap().known_for = Duration::from_secs(5);
+    let plan = fleet.plan(0);
+    let to = |shard: usize| {
+        let shard: ShardId = format!("shardId-{shard:012}").into();
+        plan.decisions.iter().find(|decision| decision.shard == shard).map(|decision| decision.action.clone())
+    };
+    for (shard, receiver) in [(1, 2), (2, 2), (0, 1), (3, 1)] {
+        assert_eq!(to(shard), Some(PlacementAction::Give(worker(receiver))), "{shard}");
     }
 }

@@ -132,6 +132,11 @@ impl Coordination {
                 None => rows.remove(&shard),
             };
         }
+        if let Some(fleet) = &mut self.fleet {
+            for (shard, row) in &rows {
+                fleet.compare(self.table.get(shard), row, now);
+            }
+        }
         self.table = rows;
         self.unreadable = unreadable;
         self.foreign_rows = foreign;
@@ -175,6 +180,7 @@ impl Coordination {
         self.table_dirty = true;
         if let (Some(fleet), Some(owner)) = (&mut self.fleet, &row.owner) {
             fleet.see_owner(owner, now);
+            fleet.compare(self.table.get(&row.shard), &row, now);
         }
         if let Some(scan) = &mut self.scan {
             scan.written.insert(row.shard.clone(), Some(row.clone()));

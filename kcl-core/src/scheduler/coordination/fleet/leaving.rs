@@ -20,6 +20,8 @@ use crate::plan::PlacementAction;
 /// How long before the first lease is given the others are told, so that they wait for it: a look at the own row, and
 /// a little.
 const ANNOUNCEMENT: Duration = Duration::from_millis(1_200);
+/// How long a listing is waited for that shows what moved meanwhile, before successors are named.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// For how long the last member tries to remove the entries of those that left before it.
 const LAST_SWEEP: Duration = Duration::from_secs(3);
 /// What is done again after a failure is done after this.
@@ -57,9 +59,15 @@ pub(super) struct Leaving {
 impl Leaving {
     pub(super) fn next_wake(&self) -> Option<Instant> {
         match self.stage {
+            Stage::Announcing if self.under_way => Some(self.announce_until + LOOK_AROUND),
             Stage::Announcing => Some(self.announce_until),
             _ => self.retry_at,
         }
+    }
+
+    /// Whether there is anybody to tell.
+    fn announces(&self) -> bool {
+        self.announce_until > self.since
     }
 
     fn enter(&mut self, stage: Stage, now: Instant) {
@@ -120,6 +128,20 @@ impl Coordination {
         leaving.retry_at = None;
         let has_left = fleet.membership.place == Place::Left;
         match leaving.stage {
+            // Others may be moving leases for balance. Successors named by what was known before that would have too much.
+            Stage::Announcing
+                if leaving.announces()
+                    && now >= leaving.announce_until
+                    && now < leaving.announce_until + LOOK_AROUND
+                    && !has_left
+                    && self.listing_shown_begun.is_none_or(|begun| begun < leaving.announce_until) =>
+            {
+                if !leaving.under_way {
+                    leaving.under_way = true;
+                    fleet.listing_wanted = true;
+                    self.next_scan = now;
+                }
+            }
             Stage::Announcing if now >= leaving.announce_until || has_left => {
                 leaving.enter(Stage::Draining, now);
                 self.name_successors(now);

@@ -277,6 +277,15 @@ impl Fleet {
         self.placing.was_given(shard, now);
     }
 
+    /// What was listed, or read, in place of what was known: leases may have changed hands.
+    pub(super) fn compare(&mut self, before: Option<&Lease>, after: &Lease, now: Instant) {
+        if let (Some(old), Some(new)) = (before.and_then(|row| row.owner.as_ref()), &after.owner)
+            && old != new
+        {
+            self.placing.changed_hands(&after.shard, now);
+        }
+    }
+
     /// When this worker planned last.
     pub(super) const fn planned_at(&self) -> Option<Instant> {
         self.placing.planned_at()

@@ -82,6 +82,11 @@ impl Neighbours {
             .map(|(id, neighbour)| (id, &neighbour.entry, neighbour.moved))
     }
 
+    /// When this member was first seen.
+    pub(in super::super) fn first_seen(&self, worker: &WorkerId) -> Moment {
+        self.known.get(worker).map_or(Moment::ZERO, |neighbour| neighbour.first_seen)
+    }
+
     pub(in super::super) fn is_live(&self, worker: &WorkerId) -> bool {
         self.known.get(worker).is_some_and(|neighbour| neighbour.entry.state != MemberState::Gone)
     }

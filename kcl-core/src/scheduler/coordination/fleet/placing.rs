@@ -28,6 +28,8 @@ const REPLAN_INTERVAL: Duration = Duration::from_secs(30);
 /// How long after a plan another is made while a member is short of leases and given none, because its heartbeat was
 /// not seen to move of late (R4).
 const UNSEEN_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long a change of hands is remembered: about as long as a deployment takes.
+const MOVE_MEMORY: Duration = Duration::from_secs(900);
 /// The weight of the newest sample in a lease's rate.
 const NEWEST: f64 = 0.3;
 
@@ -40,6 +42,8 @@ pub(super) struct Placing {
     moved: BTreeMap<ShardId, Instant>,
     /// When this worker was given each lease that others gave it.
     given_at: BTreeMap<ShardId, Instant>,
+    /// How often each lease was seen to change hands of late, and when last.
+    moves: BTreeMap<ShardId, (u32, Instant)>,
     /// Until when nothing more is taken on, because a consumer here showed no sign of life.
     sick_until: Option<Instant>,
     /// The rows whose members are to give this worker leases, since when.
@@ -66,6 +70,7 @@ impl Placing {
             orphans: BTreeMap::new(),
             moved: BTreeMap::new(),
             given_at: BTreeMap::new(),
+            moves: BTreeMap::new(),
             sick_until: None,
             expected: BTreeMap::new(),
             shares: BTreeMap::new(),
@@ -131,6 +136,15 @@ impl Placing {
     /// A lease that another member gave is held from now on.
     pub(super) fn was_given(&mut self, shard: ShardId, now: Instant) {
         self.given_at.insert(shard, now);
+    }
+
+    /// A lease was seen to change hands.
+    pub(super) fn changed_hands(&mut self, shard: &ShardId, now: Instant) {
+        let (moves, at) = self.moves.entry(shard.clone()).or_insert((0, now));
+        if *at + MOVE_MEMORY < now {
+            *moves = 0;
+        }
+        (*moves, *at) = (*moves + 1, now);
     }
 
     /// When this worker planned last.
@@ -252,6 +266,9 @@ impl Coordination {
         }
         let listed = self.listing_shown_begun.is_some_and(|begun| begun >= changed_at);
         let settled = settled_at <= now && listed && !self.keeper.is_acquiring();
+        if let Some(fleet) = &mut self.fleet {
+            fleet.placing.moves.retain(|_, (_, at)| *at + MOVE_MEMORY >= now);
+        }
         let scene = self.scene(&me, now);
         let fleet = self.fleet.as_ref()?;
         let mut orphans = BTreeMap::new();
@@ -292,6 +309,7 @@ impl Coordination {
                 orphan_for,
                 rested,
                 given_ago,
+                moves: fleet.placing.moves.get(shard).map_or(0, |(moves, _)| *moves),
                 weight,
                 giving_to,
             });
@@ -310,6 +328,7 @@ impl Coordination {
                 load: entry.load,
                 cpu: entry.cpu,
                 limits: if is_me { fleet.membership.entry.limits } else { entry.limits },
+                known_for: moment.saturating_sub(fleet.neighbours.first_seen(id)),
             };
             members.insert(id.clone(), member);
         }
