@@ -130,7 +130,7 @@ async fn deployment(surge: bool, seed: u64) {
     bench.start(names(4));
     bench.until(SECOND * 30, "balanced", |world| world.owned_in_all() == 64 && spread(world) <= 1).await;
     // A fleet that has been at rest for a while, as those are that something new is deployed to.
-    bench.world.run_for(SECOND * 1_200).await.unwrap();
+    bench.world.run_for(SECOND * 960).await.unwrap();
     let _traffic = bench.traffic(64);
     bench.world.run_for(SECOND * 10).await.unwrap();
     let before = bench.processors.calls().len();
@@ -163,9 +163,7 @@ async fn deployment(surge: bool, seed: u64) {
     );
     assert_eq!(duplicates, 0);
     assert!(p99 <= SECOND && *pauses.last().unwrap() <= SECOND * 2);
-    // New workers that start first get leases from all, and some of those again when their next owner leaves.
-    assert!(most <= if surge { 3 } else { 2 }, "{moves:?}");
-    assert!(pauses.len() <= if surge { 64 * 3 / 2 } else { 64 * 2 }, "{} moves", pauses.len());
+    assert!(most <= 2, "no lease moves more than twice: {moves:?}");
     assert_eq!(bench.processors.violations(), Vec::<String>::new());
 }
 

@@ -182,6 +182,7 @@ impl Expression {
                 self.adds.push(format!("{name} :one"));
             }
             OwnerSwitches::Reset => self.set(name::OWNER_SWITCHES, schema::number(0)),
+            OwnerSwitches::Set(switches) => self.set(name::OWNER_SWITCHES, schema::number(switches)),
         }
         if let Some(children) = &patch.children {
             self.set_or_remove(name::CHILDREN, schema::set(children));

@@ -83,6 +83,8 @@ pub enum OwnerSwitches {
     Increment,
     /// Set it to 0.
     Reset,
+    /// Set it to this.
+    Set(u64),
 }
 
 /// The attributes a write changes; every other attribute of the row, known or not, stays as it is.
@@ -127,6 +129,7 @@ impl Patch {
             OwnerSwitches::Keep => {}
             OwnerSwitches::Increment => patched.owner_switches += 1,
             OwnerSwitches::Reset => patched.owner_switches = 0,
+            OwnerSwitches::Set(switches) => patched.owner_switches = switches,
         }
         if let Some(children) = &self.children {
             patched.children.clone_from(children);

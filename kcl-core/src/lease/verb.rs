@@ -143,6 +143,21 @@ impl Verb {
         verb
     }
 
+    /// [`Verb::release`] to a member of the fleet, who is told how often the lease has changed hands of late, this time
+    /// included. A checkpoint by the new owner resets that.
+    #[must_use]
+    pub fn give(
+        lease: &Lease,
+        checkpoint: Option<Checkpoint>,
+        receiver: WorkerId,
+        switches: u64,
+        token: AttemptToken,
+    ) -> Self {
+        let mut verb = Self::release(lease, checkpoint, Some(receiver), token);
+        verb.patch.owner_switches = OwnerSwitches::Set(switches);
+        verb
+    }
+
     /// The token the write carries, if it carries one.
     #[must_use]
     pub const fn token(&self) -> Option<AttemptToken> {

@@ -84,6 +84,7 @@ impl Keeper {
             release: None,
             end: None,
             give_to: None,
+            switches: 0,
         }));
         self.changed = true;
         self.schedule_at(shard, next_renewal);

@@ -30,6 +30,8 @@ pub(super) struct Held {
     pub(super) end: Option<Ending>,
     /// To whom this worker gives the lease of its own accord (R4).
     pub(super) give_to: Option<WorkerId>,
+    /// How often it has changed hands of late, once it is given.
+    pub(super) switches: u64,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,12 @@ impl Held {
                 ReleaseTo::Anybody => None,
                 ReleaseTo::Worker(worker) => Some(worker),
             };
-            let verb = Verb::release(&self.row, checkpoint, successor, token);
+            let verb = match successor {
+                Some(receiver) if self.give_to.as_ref() == Some(&receiver) => {
+                    Verb::give(&self.row, checkpoint, receiver, self.switches, token)
+                }
+                successor => Verb::release(&self.row, checkpoint, successor, token),
+            };
             let goal = Goal::Release { answers, reason: LossReason::Released };
             return Some(Operation::new(goal, Call::Update(verb)));
         }

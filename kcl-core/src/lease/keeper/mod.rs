@@ -263,10 +263,12 @@ impl Keeper {
     }
 
     /// Asks the consumer of a held lease to hand it over to `to`, or, with none, not to.
-    pub(crate) fn hand_over(&mut self, shard: &ShardId, to: Option<WorkerId>) {
+    pub(crate) fn hand_over(&mut self, shard: &ShardId, to: Option<(WorkerId, u64)>) {
         let me = self.me.clone();
         if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(shard) {
-            held.give_to = to;
+            let (receiver, switches) = to.unzip();
+            held.give_to = receiver;
+            held.switches = switches.unwrap_or(0);
             held.show_request(&me);
         }
     }

@@ -90,6 +90,8 @@ fn verbs(lease: &Lease) -> Vec<Verb> {
         Verb::release(lease, None, None, token(6)),
         Verb::release(lease, Some(at(13, 0)), None, token(7)),
         Verb::release(lease, Some(Checkpoint::ShardEnd), Some("worker-n".into()), token(8)),
+        Verb::give(lease, Some(at(14, 0)), "worker-n".into(), 3, token(9)),
+        Verb::give(lease, None, "worker-n".into(), 1, token(10)),
     ]
 }
 

@@ -182,7 +182,8 @@ impl Coordination {
         for decision in placement.decisions {
             if let PlacementAction::Give(to) = decision.action {
                 info!(shard = %decision.shard, %to, reason = %decision.reason, "naming a successor");
-                self.keeper.hand_over(&decision.shard, Some(to));
+                let switches = self.switches_with_next(&decision.shard);
+                self.keeper.hand_over(&decision.shard, Some((to, switches)));
             }
         }
     }

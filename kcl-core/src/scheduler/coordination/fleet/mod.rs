@@ -738,6 +738,9 @@ impl Coordination {
             self.plan_soon(now + self.settings.lease_duration / 20);
             return;
         }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.placing.told_moves(row, now);
+        }
         self.keeper.acquire(row, Acquisition::Adopt, "given to this worker".to_owned(), now);
     }
 }

@@ -147,6 +147,14 @@ impl Placing {
         (*moves, *at) = (*moves + 1, now);
     }
 
+    /// The row of a lease that was given to this worker says how often it changed hands of late; some of that was
+    /// perhaps before this worker came.
+    pub(super) fn told_moves(&mut self, row: &Lease, now: Instant) {
+        let told = u32::try_from(row.owner_switches).unwrap_or(u32::MAX);
+        let (moves, at) = self.moves.entry(row.shard.clone()).or_insert((0, now));
+        (*moves, *at) = ((*moves).max(told), now);
+    }
+
     /// When this worker planned last.
     pub(super) const fn planned_at(&self) -> Option<Instant> {
         self.planned_at
@@ -234,11 +242,18 @@ impl Coordination {
                 }
                 PlacementAction::Give(to) => {
                     info!(%shard, %to, %reason, "giving the lease away");
-                    self.keeper.hand_over(&shard, Some(to.clone()));
+                    let switches = self.switches_with_next(&shard);
+                    self.keeper.hand_over(&shard, Some((to.clone(), switches)));
                     self.note_decision(shard, format!("give to {to}: {reason}"));
                 }
             }
         }
+    }
+
+    /// How often a lease will have changed hands of late when it has once more.
+    pub(super) fn switches_with_next(&self, shard: &ShardId) -> u64 {
+        let seen = self.fleet.as_ref().and_then(|fleet| fleet.placing.moves.get(shard));
+        seen.map_or(0, |(moves, _)| u64::from(*moves)) + 1
     }
 
     fn note_decision(&mut self, shard: ShardId, what: String) {
