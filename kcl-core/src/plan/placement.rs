@@ -405,8 +405,8 @@ impl<'a> Plan<'a> {
     }
 
     /// The leases of `me` that may move for balance; what was given last first, so that a deployment moves the same few
-    /// again instead of others as well, but not those that have moved twice. What nobody gave comes last: it may have
-    /// been released by a worker that is no good place for it.
+    /// again instead of others as well. Then what nobody gave: it may have been released by a worker that is no good
+    /// place for it. Last what has moved twice.
     fn movable(&self) -> Vec<Item<'a>> {
         let me = self.input.me;
         let mut movable: Vec<Item<'a>> = self
