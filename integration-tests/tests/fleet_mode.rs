@@ -15,6 +15,7 @@ use kcl_core::testing::{Fault, FaultRule, FaultyStore, MemoryStream, Recorder, W
 use kcl_core::{Callback, CheckpointPolicy, Coordination, Entropy, Position, SchedulerBuilder, ShardId};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_local::kinesis::{Kinesis, NewRecord};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ const STREAM: &str = "stream";
 struct Bench {
     world: World,
     rows: MemoryLeaseStore,
+    store: FaultyStore<MemoryLeaseStore>,
     processors: Recorder,
     kinesis: Kinesis,
 }
@@ -47,7 +49,7 @@ impl Bench {
         let world = World::over(
             seed,
             move || stream.clone(),
-            slow,
+            slow.clone(),
             move |_, worker: SchedulerBuilder| {
                 worker
                     .processor(app.clone())
@@ -55,7 +57,7 @@ impl Bench {
                     .coordination(Coordination::Fleet)
             },
         );
-        Self { world, rows, processors, kinesis }
+        Self { world, rows, store: slow, processors, kinesis }
     }
 
     fn start(&mut self, names: impl IntoIterator<Item = impl AsRef<str>>) {
@@ -274,4 +276,48 @@ async fn a_steady_fleet_costs_by_worker_and_not_by_lease() {
     assert_eq!(used.of(StoreOperation::Update).requests, 0, "no lease is written at rest");
     let bill = bench.world.handle("w00").unwrap().snapshot().bill.unwrap();
     assert!(bill.last_minute.is_some() && bill.to_string().contains("change fleet"), "{bill}");
+}
+
+/// The keys of the fleet rows that are in the table.
+fn fleet_rows(bench: &Bench) -> Vec<ShardId> {
+    let keys = bench.rows.row_sizes().into_keys();
+    keys.filter(|key| key.as_str().starts_with("kcl:fleet:")).collect()
+}
+
+/// Has every worker leave at the same moment.
+async fn leave_together(bench: &mut Bench) {
+    let mut leaving = JoinSet::new();
+    for name in bench.world.workers() {
+        leaving.spawn(bench.world.leave(&name, D * 3).unwrap());
+    }
+    let (count, begun) = (leaving.len(), Instant::now());
+    for report in leaving.join_all().await {
+        assert!(report.is_clean(), "{report}");
+    }
+    println!("{count} workers have left after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < D, "they do not wait for the deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_leaves_at_one_moment_takes_its_rows_along() {
+    for (seed, workers) in [(21, 2), (22, 3), (23, 3), (24, 5), (25, 12), (26, 12), (27, 25)] {
+        let mut bench = Bench::new(seed, 24);
+        bench.start(names(workers));
+        bench.until(D * 3, "all are owned", |world| world.owned_in_all() == 24).await;
+        bench.world.run_for(SECOND * 5).await.unwrap();
+        leave_together(&mut bench).await;
+        assert_eq!(fleet_rows(&bench), [], "{workers} workers, seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_member_leaves_though_the_answer_to_its_removal_is_lost() {
+    let mut bench = Bench::new(28, 4);
+    bench.start(["alone"]);
+    bench.until(D, "all are owned", |world| world.owned("alone") == 4).await;
+    let lost = FaultRule::new(Fault::LoseAnswer).on([StoreOperation::ChangeFleet]).probability(0.7);
+    bench.store.add(lost);
+    let before = bench.store.calls(StoreOperation::ChangeFleet);
+    leave_together(&mut bench).await;
+    println!("{} changes of fleet rows", bench.store.calls(StoreOperation::ChangeFleet) - before);
 }

@@ -22,6 +22,8 @@ use crate::plan::PlacementAction;
 const ANNOUNCEMENT: Duration = Duration::from_millis(1_200);
 /// How long a listing is waited for that shows what moved meanwhile, before successors are named.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How long the rows of others are waited for that show whether somebody is left.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// For how long the last member tries to remove the entries of those that left before it.
 const LAST_SWEEP: Duration = Duration::from_secs(3);
 /// What is done again after a failure is done after this.
@@ -40,6 +42,9 @@ enum Stage {
     PassingOn,
     /// The entry says `gone`, or is removed by the last member.
     Going,
+    /// The entry says `gone` and so do all in its row: others that left at the same moment may each have taken another
+    /// for the last member.
+    Parting,
     /// The last member deletes the rows.
     Clearing(u32),
 }
@@ -172,6 +177,7 @@ impl Coordination {
                 self.go(now);
             }
             Stage::Going if !leaving.under_way => self.go(now),
+            Stage::Parting => self.part(now),
             Stage::PassingOn | Stage::Going | Stage::Clearing(_) => {}
         }
     }
@@ -241,12 +247,16 @@ impl Coordination {
         let (Some(me), Some(row)) = (fleet.membership.id().cloned(), fleet.membership.row()) else { return };
         let Some(leaving) = &mut fleet.leaving else { return };
         leaving.under_way = true;
-        if fleet.neighbours.live_count() > 1 {
+        if fleet.neighbours.live().any(|(id, ..)| *id != me) {
+            if fleet.membership.entry.state == MemberState::Gone {
+                fleet.membership.place = Place::Left;
+            }
             fleet.membership.set_state(MemberState::Gone);
             return;
         }
         // The last member takes everything along, so that nothing in the table bothers other kinds of workers.
-        let left: Vec<_> = fleet.neighbours.left().map(|(id, row, hb)| (id.clone(), row, hb)).collect();
+        let left = fleet.neighbours.left().filter(|(id, ..)| **id != me);
+        let left: Vec<_> = left.map(|(id, row, heartbeat)| (id.clone(), row, heartbeat)).collect();
         if !left.is_empty() && leaving.since + LAST_SWEEP > now {
             leaving.under_way = false;
             leaving.retry_at = Some(now + PAUSE);
@@ -261,12 +271,42 @@ impl Coordination {
         self.change_row(row, FleetChange::Remove { worker: me, heartbeat }, Changed::Left);
     }
 
-    /// A heartbeat was confirmed; if it said `gone`, this worker has left.
-    pub(super) fn leave_confirmed(&mut self, state: MemberState) {
+    /// A heartbeat was confirmed; if it said `gone`, this worker has left, and looks whether it was the last.
+    pub(super) fn leave_confirmed(&mut self, state: MemberState, now: Instant) {
         let Some(fleet) = &mut self.fleet else { return };
-        if state == MemberState::Gone && fleet.leaving.is_some() {
-            info!("left the fleet");
-            fleet.proof.withdraw();
+        let (Some(row), Some(leaving)) = (fleet.membership.row(), &mut fleet.leaving) else { return };
+        if state != MemberState::Gone || leaving.stage != Stage::Going {
+            return;
+        }
+        info!("left the fleet");
+        fleet.proof.withdraw();
+        // Of those that leave at the same moment, the one whose write comes last sees all the others in its answer.
+        if fleet.neighbours.lives_in(row) {
+            fleet.membership.place = Place::Left;
+            return;
+        }
+        fleet.membership.hush();
+        leaving.enter(Stage::Parting, now);
+        leaving.retry_at = Some(now + LAST_LOOK);
+        for row in (0..fleet.neighbours.rows()).map(FleetRowKey).filter(|other| *other != row) {
+            fleet.look_now(row, true, now);
+        }
+        self.part(now);
+    }
+
+    /// Removes what is left of the fleet, if a view of every row shows that nobody is.
+    fn part(&mut self, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let (Some(row), Some(leaving)) = (fleet.membership.row(), &fleet.leaving) else { return };
+        let since = now.saturating_duration_since(leaving.since);
+        let began = fleet.moment(now).saturating_sub(since);
+        let mut others = (0..fleet.neighbours.rows()).map(FleetRowKey).filter(|other| *other != row);
+        if others.all(|row| fleet.neighbours.viewed_since(row, began)) {
+            if let Some(leaving) = &mut fleet.leaving {
+                leaving.enter(Stage::Going, now);
+            }
+            self.go(now);
+        } else if since >= LAST_LOOK {
             fleet.membership.place = Place::Left;
         }
     }
@@ -274,9 +314,11 @@ impl Coordination {
     pub(super) fn leave_answered(&mut self, what: &Changed, applied: bool, now: Instant) {
         let Some(fleet) = &mut self.fleet else { return };
         let rows = fleet.neighbours.rows();
+        let is_there = fleet.membership.id().is_some_and(|me| fleet.neighbours.heartbeat_of(me).is_some());
         let Some(leaving) = &mut fleet.leaving else { return };
         match (what, leaving.stage) {
-            (Changed::Left, _) if !applied => {
+            // Otherwise an attempt whose answer was lost has removed it.
+            (Changed::Left, _) if !applied && is_there => {
                 // A late heartbeat of this worker's own has landed; the answer shows its number.
                 leaving.under_way = false;
                 leaving.retry_at = Some(now);

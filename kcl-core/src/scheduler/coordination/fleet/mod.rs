@@ -81,6 +81,8 @@ struct Look {
     at: Instant,
     strong: bool,
     under_way: bool,
+    /// Whether another was wanted while one was under way, which may have been asked for too early.
+    again: bool,
     failures: u32,
 }
 
@@ -318,10 +320,17 @@ impl Fleet {
         let look = self.look(row, now);
         look.at = look.at.min(now);
         look.strong |= strong;
+        look.again |= look.under_way;
     }
 
     fn look(&mut self, row: FleetRowKey, now: Instant) -> &mut Look {
-        self.looks.entry(row).or_insert(Look { at: now, strong: false, under_way: false, failures: 0 })
+        self.looks.entry(row).or_insert(Look {
+            at: now,
+            strong: false,
+            under_way: false,
+            again: false,
+            failures: 0,
+        })
     }
 
     /// How long until the next look at a row (R6).
@@ -562,7 +571,7 @@ impl Coordination {
                     self.plan_soon(now);
                 }
                 if let Some(state) = state {
-                    self.leave_confirmed(state);
+                    self.leave_confirmed(state, now);
                     if state == MemberState::Active
                         && self.fleet.as_mut().is_some_and(|fleet| fleet.activated(now))
                     {
@@ -614,7 +623,7 @@ impl Coordination {
         match result {
             Ok(view) => {
                 look.failures = 0;
-                look.at = now + interval;
+                look.at = if std::mem::take(&mut look.again) { now } else { now + interval };
                 self.absorb(row, view, sent, now);
             }
             Err(error) => {

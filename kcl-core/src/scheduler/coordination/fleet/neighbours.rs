@@ -304,9 +304,15 @@ impl Neighbours {
             .map(|(id, known)| (id, known.row, known.sighting.heartbeat))
     }
 
-    /// How many members live.
-    pub(in super::super) fn live_count(&self) -> usize {
-        self.live().count()
+    /// Whether any member lives in this row.
+    pub(in super::super) fn lives_in(&self, row: FleetRowKey) -> bool {
+        let mut live = self.known.values().filter(|known| known.entry.state != MemberState::Gone);
+        live.any(|known| known.row == row)
+    }
+
+    /// Whether a strongly consistent view of this row arrived that was asked for at this moment or later.
+    pub(in super::super) fn viewed_since(&self, row: FleetRowKey, since: Moment) -> bool {
+        self.strong.get(&row).is_some_and(|(sent, _)| *sent >= since)
     }
 }
 
