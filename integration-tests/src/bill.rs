@@ -14,6 +14,8 @@ use kcl_lease_memory::MemoryLeaseStore;
 /// How long a fleet may take to come to rest.
 const SETTLING: Duration = Duration::from_secs(600);
 const SECOND: Duration = Duration::from_secs(1);
+/// How much virtual time passes between two interim answers.
+const TOLD_EVERY: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A fleet whose bill is asked for. Its stream is idle, so no checkpoint is stored.
@@ -25,6 +27,8 @@ pub struct Question {
     pub shards: u32,
     /// How they coordinate.
     pub coordination: Coordination,
+    /// Whether the first worker has every lease before the others join it.
+    pub joining: bool,
     /// For how long they are watched once they are at rest.
     pub time: Duration,
 }
@@ -75,15 +79,23 @@ impl Question {
     /// # Errors
     /// If it makes no sense, or the fleet does not come to rest.
     pub fn answer(self) -> Result<Answer, BillError> {
+        self.answer_telling(|_| {})
+    }
+
+    /// Runs the fleet in virtual time, and tells what the bill is every ten simulated minutes: a large fleet takes long.
+    ///
+    /// # Errors
+    /// If it makes no sense, or the fleet does not come to rest.
+    pub fn answer_telling(self, so_far: impl FnMut(&Answer)) -> Result<Answer, BillError> {
         if self.workers == 0 || self.shards == 0 || self.time < MINUTE {
             return Err(BillError::Nothing);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O needs nothing of the system");
-        runtime.block_on(self.watch())
+        runtime.block_on(self.watch(so_far))
     }
 
-    async fn watch(self) -> Result<Answer, BillError> {
+    async fn watch(self, mut so_far: impl FnMut(&Answer)) -> Result<Answer, BillError> {
         // Pages end where those of DynamoDB do.
         let rows = MemoryLeaseStore::new().with_page_size(NonZeroUsize::MAX);
         let (app, coordination) = (Recorder::new(), self.coordination);
@@ -91,27 +103,48 @@ impl Question {
             worker.processor(app.clone()).coordination(coordination)
         })?;
         for number in 0..self.workers {
+            if self.joining && number == 1 {
+                self.settle(&mut world).await?;
+            }
             // As long as the names that workers get by default, which are those of hosts.
             world.start(&format!("ip-10-0-{}-{}.example", number / 200, number % 200 + 20))?;
         }
+        self.settle(&mut world).await?;
+        // The last changes are told, listed and forgotten.
+        world.run_for(MINUTE * 2).await?;
+        let before = rows.usage();
+        let mut watched = Duration::ZERO;
+        loop {
+            let step = TOLD_EVERY.min(self.time - watched);
+            world.run_for(step).await?;
+            watched += step;
+            let answer = self.counted(watched, rows.usage().since(&before), &rows);
+            if watched == self.time {
+                return Ok(answer);
+            }
+            so_far(&answer);
+        }
+    }
+
+    /// Waits until the workers there are share the leases evenly.
+    async fn settle(self, world: &mut World) -> Result<(), BillError> {
         let mut waited = Duration::ZERO;
-        while !is_balanced(&world, self.shards as usize) {
+        while !is_balanced(world, self.shards as usize) {
             if waited >= SETTLING {
                 return Err(BillError::Restless { owned: world.owned_in_all(), shards: self.shards });
             }
             world.run_for(SECOND * 5).await?;
             waited += SECOND * 5;
         }
-        // The last changes are told, listed and forgotten.
-        world.run_for(MINUTE * 2).await?;
-        let before = rows.usage();
-        world.run_for(self.time).await?;
-        let usage = rows.usage().since(&before);
+        Ok(())
+    }
+
+    fn counted(self, time: Duration, usage: StoreUsage, rows: &MemoryLeaseStore) -> Answer {
         let sizes = rows.row_sizes();
         let is_fleet_row = |key: &ShardId| key.as_str().starts_with("kcl:fleet:");
         let largest = sizes.iter().filter(|(key, _)| is_fleet_row(key)).map(|(_, bytes)| *bytes).max();
         let table_bytes = sizes.values().sum();
-        Ok(Answer { question: self, usage, table_bytes, fleet_row_bytes: largest.unwrap_or(0) })
+        Answer { question: Self { time, ..self }, usage, table_bytes, fleet_row_bytes: largest.unwrap_or(0) }
     }
 }
 
@@ -122,8 +155,14 @@ fn is_balanced(world: &World, shards: usize) -> bool {
 }
 
 impl Answer {
+    /// For how many virtual minutes the fleet was watched.
+    #[must_use]
+    pub fn minutes(&self) -> f64 {
+        self.question.time.as_secs_f64() / 60.0
+    }
+
     fn rates(&self, usage: OperationUsage) -> Rates {
-        let minutes = self.question.time.as_secs_f64() / 60.0;
+        let minutes = self.minutes();
         Rates {
             requests: usage.requests as f64 / minutes,
             read_units: usage.read_units / minutes,
@@ -232,8 +271,8 @@ const AUDIT_SECONDS: f64 = 57.0;
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Question { workers, shards, coordination, time } = self.question;
-        let minutes = time.as_secs_f64() / 60.0;
+        let Question { workers, shards, coordination, .. } = self.question;
+        let minutes = self.minutes();
         writeln!(f, "{workers} workers, {shards} leases, {coordination:?}, {minutes:.0} minutes at rest")?;
         writeln!(f, "{} bytes of table, {} of a fleet row", self.table_bytes, self.fleet_row_bytes)?;
         writeln!(f, "{:<16}{:>12}{:>14}{:>14}", "per minute", "requests", "read units", "write units")?;

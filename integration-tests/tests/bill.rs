@@ -86,7 +86,7 @@ async fn checkpoints_renew_the_lease_and_nothing_else_does() {
 
 /// A row of the table in `docs/cost.md`: a simulated hour and the formula agree within a tenth.
 fn agrees(workers: usize, shards: u32, coordination: Coordination, minutes: u32) {
-    let question = Question { workers, shards, coordination, time: MINUTE * minutes };
+    let question = Question { workers, shards, coordination, joining: false, time: MINUTE * minutes };
     let answer = question.answer().expect("the fleet comes to rest");
     assert!(answer.difference() <= 0.1, "off by {:.1} %\n{answer}", answer.difference() * 100.0);
     assert!(coordination != Coordination::Fleet || answer.lease_writes() == 0, "leases are written at rest");
@@ -105,10 +105,19 @@ fn a_hundred_leases_on_four_workers_cost_what_the_formulas_say() {
 }
 
 #[test]
+fn whoever_joins_late_costs_the_same() {
+    let (coordination, time) = (Coordination::Fleet, MINUTE * 60);
+    let answer = Question { workers: 5, shards: 50, coordination, joining: true, time }.answer();
+    let answer = answer.expect("the fleet comes to rest");
+    assert!(answer.difference() <= 0.1, "off by {:.1} %\n{answer}", answer.difference() * 100.0);
+    assert_eq!(answer.lease_writes(), 0, "leases move at balance");
+}
+
+#[test]
 fn a_bill_of_nothing_is_refused() {
     let ask = |workers, shards, minutes| {
-        let question =
-            Question { workers, shards, coordination: Coordination::Fleet, time: MINUTE * minutes };
+        let (coordination, time) = (Coordination::Fleet, MINUTE * minutes);
+        let question = Question { workers, shards, coordination, joining: false, time };
         question.answer().unwrap_err().to_string()
     };
     for refused in [ask(0, 1, 1), ask(1, 0, 1), ask(1, 1, 0)] {

@@ -15,10 +15,17 @@ pub(crate) enum Row {
     Fleet(FleetRow),
 }
 
+/// A row with its size. Listings ask for the sizes of all rows, writes change one.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) row: Row,
+    pub(crate) bytes: usize,
+}
+
 /// The rows and the counters, under one lock.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    pub(crate) rows: BTreeMap<ShardId, Row>,
+    pub(crate) rows: BTreeMap<ShardId, Kept>,
     pub(crate) usage: StoreUsage,
 }
 
@@ -37,7 +44,7 @@ impl Rows {
 
     /// The size of a row, none if there is no such row.
     pub(crate) fn bytes(&self, key: &ShardId) -> usize {
-        self.rows.get(key).map_or(0, |row| row_bytes(key.as_str(), row))
+        self.rows.get(key).map_or(0, |kept| kept.bytes)
     }
 
     /// The lease under a key: nothing if there is no row or one of another kind.
@@ -46,7 +53,7 @@ impl Rows {
         operation: StoreOperation,
         shard: &ShardId,
     ) -> Result<Option<&Lease>, StoreError> {
-        match self.rows.get(shard) {
+        match self.row(shard) {
             Some(Row::Lease(lease)) => Ok(Some(lease)),
             Some(Row::Unreadable(reason)) => {
                 Err(invalid(operation, format!("the row cannot be read: key={shard} reason={reason}")))
@@ -61,7 +68,7 @@ impl Rows {
         operation: StoreOperation,
         row: FleetRowKey,
     ) -> Result<Option<&FleetRow>, StoreError> {
-        match self.rows.get(&ShardId::from(row.to_string())) {
+        match self.row(&ShardId::from(row.to_string())) {
             Some(Row::Fleet(row)) => Ok(Some(row)),
             None => Ok(None),
             Some(Row::Lease(_) | Row::Unreadable(_) | Row::Foreign(_)) => {
@@ -70,8 +77,17 @@ impl Rows {
         }
     }
 
-    pub(crate) fn put(&mut self, lease: Lease) {
-        self.rows.insert(lease.shard.clone(), Row::Lease(Box::new(lease)));
+    pub(crate) fn row(&self, key: &ShardId) -> Option<&Row> {
+        self.rows.get(key).map(|kept| &kept.row)
+    }
+
+    pub(crate) fn put(&mut self, key: ShardId, row: Row) {
+        let bytes = row_bytes(key.as_str(), &row);
+        self.rows.insert(key, Kept { row, bytes });
+    }
+
+    pub(crate) fn put_lease(&mut self, lease: Lease) {
+        self.put(lease.shard.clone(), Row::Lease(Box::new(lease)));
     }
 }
 

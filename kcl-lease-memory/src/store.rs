@@ -13,7 +13,7 @@ use kcl_core::lease::{
 use kcl_core::model::ShardId;
 
 use crate::rows::{Row, Rows, invalid};
-use crate::size::{read_units, row_bytes};
+use crate::size::read_units;
 
 /// The `entityType` of fleet rows.
 const FLEET: &str = "FLEET";
@@ -82,29 +82,29 @@ impl MemoryLeaseStore {
             Row::Lease(lease) => Some((**lease).clone()),
             Row::Unreadable(_) | Row::Foreign(_) | Row::Fleet(_) => None,
         };
-        rows.rows.values().filter_map(lease).collect()
+        rows.rows.values().filter_map(|kept| lease(&kept.row)).collect()
     }
 
     /// The size of every row, leases and others, by key: the bytes that it would have as a `DynamoDB` item.
     #[must_use]
     pub fn row_sizes(&self) -> BTreeMap<ShardId, usize> {
         let rows = self.lock();
-        rows.rows.iter().map(|(key, row)| (key.clone(), row_bytes(key.as_str(), row))).collect()
+        rows.rows.iter().map(|(key, kept)| (key.clone(), kept.bytes)).collect()
     }
 
     /// Puts a lease, over any row with its key: what an operator does by hand. Not counted as a request.
     pub fn insert(&self, lease: Lease) {
-        self.lock().put(lease);
+        self.lock().put_lease(lease);
     }
 
     /// Puts a row that is meant to be a lease but cannot be understood, over any row with its key.
     pub fn insert_unreadable(&self, key: impl Into<ShardId>, reason: impl Into<String>) {
-        self.lock().rows.insert(key.into(), Row::Unreadable(reason.into()));
+        self.lock().put(key.into(), Row::Unreadable(reason.into()));
     }
 
     /// Puts a row of another kind, over any row with its key.
     pub fn insert_foreign(&self, key: impl Into<ShardId>, entity_type: impl Into<String>) {
-        self.lock().rows.insert(key.into(), Row::Foreign(entity_type.into()));
+        self.lock().put(key.into(), Row::Foreign(entity_type.into()));
     }
 
     /// Removes a row of any kind and says whether there was one. Not counted as a request.
@@ -155,12 +155,12 @@ impl LeaseStore for MemoryLeaseStore {
         let mut listed = LeasePage::default();
         let mut last = None;
         let mut bytes = 0;
-        for (key, row) in rest.by_ref().take(self.page_size.get()) {
+        for (key, kept) in rest.by_ref().take(self.page_size.get()) {
             last = Some(key);
-            bytes += row_bytes(key.as_str(), row);
+            bytes += kept.bytes;
             let full = bytes >= PAGE_BYTES;
             let foreign = |kind: &str| ForeignRow { key: key.to_string(), entity_type: kind.to_owned() };
-            match row {
+            match &kept.row {
                 Row::Lease(lease) => listed.leases.push((**lease).clone()),
                 Row::Unreadable(reason) => {
                     listed.unreadable.push(UnreadableRow { key: key.to_string(), reason: reason.clone() });
@@ -191,11 +191,11 @@ impl LeaseStore for MemoryLeaseStore {
             if let Some(current) = rows.lease(StoreOperation::Create, &lease.shard)? {
                 return Ok(Write::Conflict(Some(current.clone())));
             }
-            if let Some(Row::Foreign(_) | Row::Fleet(_)) = rows.rows.get(&lease.shard) {
+            if let Some(Row::Foreign(_) | Row::Fleet(_)) = rows.row(&lease.shard) {
                 let message = format!("the key is taken by a row of another kind: key={}", lease.shard);
                 return Err(invalid(StoreOperation::Create, message));
             }
-            rows.put(lease.clone());
+            rows.put_lease(lease.clone());
             Ok(Write::Applied(lease.clone()))
         })
     }
@@ -211,7 +211,7 @@ impl LeaseStore for MemoryLeaseStore {
                 Some(lease) if expect.holds_for(lease) => patch.apply_to(lease),
                 other => return Ok(Write::Conflict(other.cloned())),
             };
-            rows.put(patched.clone());
+            rows.put_lease(patched.clone());
             Ok(Write::Applied(patched))
         })
     }
@@ -246,9 +246,9 @@ impl LeaseStore for MemoryLeaseStore {
                 return Ok(FleetWrite::Conflict(current.cloned()));
             };
             match &changed {
-                Some(changed) => rows.rows.insert(key.clone(), Row::Fleet(changed.clone())),
-                None => rows.rows.remove(&key),
-            };
+                Some(changed) => rows.put(key.clone(), Row::Fleet(changed.clone())),
+                None => drop(rows.rows.remove(&key)),
+            }
             Ok(FleetWrite::Applied(changed))
         })
     }

@@ -73,6 +73,9 @@ enum Command {
         /// As a fleet ("fleet") or lease by lease ("per-lease").
         #[arg(long, value_parser = coordination, default_value = "fleet")]
         coordination: Coordination,
+        /// Starts one worker, and the others once it has every lease.
+        #[arg(long)]
+        joining: bool,
         /// How many minutes are simulated.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
@@ -108,10 +111,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(Command::Plants { only }) => plants(only.as_deref(), arguments.jobs),
-        Some(Command::Bill { workers, shards, coordination, minutes, check }) => {
-            let (workers, shards, coordination) = (*workers, *shards, *coordination);
+        Some(Command::Bill { workers, shards, coordination, joining, minutes, check }) => {
+            let (workers, shards, coordination, joining) = (*workers, *shards, *coordination, *joining);
             let time = Duration::from_secs(60) * *minutes;
-            bill(Question { workers, shards, coordination, time }, *check)
+            bill(Question { workers, shards, coordination, joining, time }, *check)
         }
         None => seeds(&arguments),
     };
@@ -129,7 +132,14 @@ fn main() -> ExitCode {
 const TOLERANCE: f64 = 0.1;
 
 fn bill(question: Question, check: bool) -> Result<bool, String> {
-    let answer = question.answer().map_err(|error| error.to_string())?;
+    let answer = question.answer_telling(|so_far| {
+        let (minutes, rates) = (so_far.minutes(), so_far.total());
+        eprintln!(
+            "after {minutes:.0} minutes: {:.1} requests, {:.1} read and {:.1} write units a minute",
+            rates.requests, rates.read_units, rates.write_units
+        );
+    });
+    let answer = answer.map_err(|error| error.to_string())?;
     println!("{answer}");
     let difference = answer.difference();
     println!("the formula is off by {:.1} % at most", difference * 100.0);
