@@ -13,7 +13,8 @@ use kcl_lease_memory::MemoryLeaseStore;
 
 /// How long a fleet may take to come to rest.
 const SETTLING: Duration = Duration::from_secs(600);
-const SECOND: Duration = Duration::from_secs(1);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_secs(5);
 /// How much virtual time passes between two interim answers.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -27,10 +28,23 @@ pub struct Question {
     pub shards: u32,
     /// How they coordinate.
     pub coordination: Coordination,
-    /// Whether the first worker has every lease before the others join it.
-    pub joining: bool,
+    /// How it begins.
+    pub beginning: Beginning,
     /// For how long they are watched once they are at rest.
     pub time: Duration,
+}
+
+/// How a fleet begins. At rest it makes no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Beginning {
+    /// All workers start at once.
+    #[default]
+    Together,
+    /// All workers start at once, none with more leases than its share: nothing has to move, so that a large fleet comes
+    /// to rest in a fraction of the time.
+    Capped,
+    /// The first worker has every lease before the others join it.
+    Joining,
 }
 
 /// Requests and units a minute.
@@ -42,6 +56,15 @@ pub struct Rates {
     pub read_units: f64,
     /// Write units.
     pub write_units: f64,
+}
+
+/// What is told while a run goes on.
+#[derive(Debug)]
+pub enum SoFar<'a> {
+    /// How many leases are owned after this time, and how many whoever has most and least has.
+    Settling(Duration, usize, (usize, usize)),
+    /// The bill until now.
+    AtRest(&'a Answer),
 }
 
 /// What a run came to.
@@ -82,11 +105,11 @@ impl Question {
         self.answer_telling(|_| {})
     }
 
-    /// Runs the fleet in virtual time, and tells what the bill is every ten simulated minutes: a large fleet takes long.
+    /// Runs the fleet in virtual time, and tells how it does on the way: a large one takes long.
     ///
     /// # Errors
     /// If it makes no sense, or the fleet does not come to rest.
-    pub fn answer_telling(self, so_far: impl FnMut(&Answer)) -> Result<Answer, BillError> {
+    pub fn answer_telling(self, so_far: impl FnMut(SoFar<'_>)) -> Result<Answer, BillError> {
         if self.workers == 0 || self.shards == 0 || self.time < MINUTE {
             return Err(BillError::Nothing);
         }
@@ -95,21 +118,25 @@ impl Question {
         runtime.block_on(self.watch(so_far))
     }
 
-    async fn watch(self, mut so_far: impl FnMut(&Answer)) -> Result<Answer, BillError> {
+    async fn watch(self, mut so_far: impl FnMut(SoFar<'_>)) -> Result<Answer, BillError> {
         // Pages end where those of DynamoDB do.
         let rows = MemoryLeaseStore::new().with_page_size(NonZeroUsize::MAX);
         let (app, coordination) = (Recorder::new(), self.coordination);
+        let mut settings = Settings::default();
+        if self.beginning == Beginning::Capped {
+            settings.max_leases = (self.shards as usize).div_ceil(self.workers);
+        }
         let mut world = World::new(1, self.shards, rows.clone(), move |_, worker: SchedulerBuilder| {
-            worker.processor(app.clone()).coordination(coordination)
+            worker.processor(app.clone()).settings(settings.clone()).coordination(coordination)
         })?;
         for number in 0..self.workers {
-            if self.joining && number == 1 {
-                self.settle(&mut world).await?;
+            if self.beginning == Beginning::Joining && number == 1 {
+                self.settle(&mut world, &mut so_far).await?;
             }
             // As long as the names that workers get by default, which are those of hosts.
             world.start(&format!("ip-10-0-{}-{}.example", number / 200, number % 200 + 20))?;
         }
-        self.settle(&mut world).await?;
+        self.settle(&mut world, &mut so_far).await?;
         // The last changes are told, listed and forgotten.
         world.run_for(MINUTE * 2).await?;
         let before = rows.usage();
@@ -122,21 +149,28 @@ impl Question {
             if watched == self.time {
                 return Ok(answer);
             }
-            so_far(&answer);
+            so_far(SoFar::AtRest(&answer));
         }
     }
 
     /// Waits until the workers there are share the leases evenly.
-    async fn settle(self, world: &mut World) -> Result<(), BillError> {
+    async fn settle(self, world: &mut World, so_far: &mut impl FnMut(SoFar<'_>)) -> Result<(), BillError> {
         let mut waited = Duration::ZERO;
-        while !is_balanced(world, self.shards as usize) {
-            if waited >= SETTLING {
-                return Err(BillError::Restless { owned: world.owned_in_all(), shards: self.shards });
+        loop {
+            let owned: Vec<usize> = world.workers().iter().map(|name| world.owned(name)).collect();
+            let all: usize = owned.iter().sum();
+            let most = owned.iter().max().copied().unwrap_or(0);
+            let least = owned.iter().min().copied().unwrap_or(0);
+            if all == self.shards as usize && most - least <= 1 {
+                return Ok(());
             }
-            world.run_for(SECOND * 5).await?;
-            waited += SECOND * 5;
+            if waited >= SETTLING {
+                return Err(BillError::Restless { owned: all, shards: self.shards });
+            }
+            so_far(SoFar::Settling(waited, all, (most, least)));
+            world.run_for(LOOK).await?;
+            waited += LOOK;
         }
-        Ok(())
     }
 
     fn counted(self, time: Duration, usage: StoreUsage, rows: &MemoryLeaseStore) -> Answer {
@@ -146,12 +180,6 @@ impl Question {
         let table_bytes = sizes.values().sum();
         Answer { question: Self { time, ..self }, usage, table_bytes, fleet_row_bytes: largest.unwrap_or(0) }
     }
-}
-
-fn is_balanced(world: &World, shards: usize) -> bool {
-    let owned: Vec<usize> = world.workers().iter().map(|name| world.owned(name)).collect();
-    let (most, least) = (owned.iter().max().copied().unwrap_or(0), owned.iter().min().copied().unwrap_or(0));
-    owned.iter().sum::<usize>() == shards && most - least <= 1
 }
 
 impl Answer {

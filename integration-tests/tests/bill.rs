@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use integration_tests::bill::Question;
+use integration_tests::bill::{Beginning, Question};
 use integration_tests::fleet::{Fleet, STREAM};
 use kcl_core::lease::{LeaseStore as _, StoreOperation, StoreUsage};
 use kcl_core::{CheckpointPolicy, Coordination};
@@ -86,7 +86,8 @@ async fn checkpoints_renew_the_lease_and_nothing_else_does() {
 
 /// A row of the table in `docs/cost.md`: a simulated hour and the formula agree within a tenth.
 fn agrees(workers: usize, shards: u32, coordination: Coordination, minutes: u32) {
-    let question = Question { workers, shards, coordination, joining: false, time: MINUTE * minutes };
+    let question =
+        Question { workers, shards, coordination, beginning: Beginning::Together, time: MINUTE * minutes };
     let answer = question.answer().expect("the fleet comes to rest");
     assert!(answer.difference() <= 0.1, "off by {:.1} %\n{answer}", answer.difference() * 100.0);
     assert!(coordination != Coordination::Fleet || answer.lease_writes() == 0, "leases are written at rest");
@@ -107,7 +108,8 @@ fn a_hundred_leases_on_four_workers_cost_what_the_formulas_say() {
 #[test]
 fn whoever_joins_late_costs_the_same() {
     let (coordination, time) = (Coordination::Fleet, MINUTE * 60);
-    let answer = Question { workers: 5, shards: 50, coordination, joining: true, time }.answer();
+    let answer =
+        Question { workers: 5, shards: 50, coordination, beginning: Beginning::Joining, time }.answer();
     let answer = answer.expect("the fleet comes to rest");
     assert!(answer.difference() <= 0.1, "off by {:.1} %\n{answer}", answer.difference() * 100.0);
     assert_eq!(answer.lease_writes(), 0, "leases move at balance");
@@ -117,7 +119,7 @@ fn whoever_joins_late_costs_the_same() {
 fn a_bill_of_nothing_is_refused() {
     let ask = |workers, shards, minutes| {
         let (coordination, time) = (Coordination::Fleet, MINUTE * minutes);
-        let question = Question { workers, shards, coordination, joining: false, time };
+        let question = Question { workers, shards, coordination, beginning: Beginning::Together, time };
         question.answer().unwrap_err().to_string()
     };
     for refused in [ask(0, 1, 1), ask(1, 0, 1), ask(1, 1, 0)] {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use integration_tests::bill::Question;
+use integration_tests::bill::{Beginning, Question, SoFar};
 use integration_tests::sim::plan::{Plan, Wire, Wishes};
 use integration_tests::sim::plants::{PLANTINGS, Planting};
 use integration_tests::sim::run::run;
@@ -76,6 +76,9 @@ enum Command {
         /// Starts one worker, and the others once it has every lease.
         #[arg(long)]
         joining: bool,
+        /// Lets no worker have more leases than its share, so that a large fleet comes to rest soon.
+        #[arg(long, conflicts_with = "joining")]
+        capped: bool,
         /// How many minutes are simulated.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
@@ -111,10 +114,15 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(Command::Plants { only }) => plants(only.as_deref(), arguments.jobs),
-        Some(Command::Bill { workers, shards, coordination, joining, minutes, check }) => {
-            let (workers, shards, coordination, joining) = (*workers, *shards, *coordination, *joining);
+        Some(Command::Bill { workers, shards, coordination, joining, capped, minutes, check }) => {
+            let (workers, shards, coordination) = (*workers, *shards, *coordination);
+            let beginning = match (joining, capped) {
+                (true, _) => Beginning::Joining,
+                (false, true) => Beginning::Capped,
+                (false, false) => Beginning::Together,
+            };
             let time = Duration::from_secs(60) * *minutes;
-            bill(Question { workers, shards, coordination, joining, time }, *check)
+            bill(Question { workers, shards, coordination, beginning, time }, *check)
         }
         None => seeds(&arguments),
     };
@@ -132,12 +140,17 @@ fn main() -> ExitCode {
 const TOLERANCE: f64 = 0.1;
 
 fn bill(question: Question, check: bool) -> Result<bool, String> {
-    let answer = question.answer_telling(|so_far| {
-        let (minutes, rates) = (so_far.minutes(), so_far.total());
-        eprintln!(
-            "after {minutes:.0} minutes: {:.1} requests, {:.1} read and {:.1} write units a minute",
-            rates.requests, rates.read_units, rates.write_units
-        );
+    let answer = question.answer_telling(|so_far| match so_far {
+        SoFar::Settling(after, owned, (most, least)) => {
+            eprintln!("after {after:?}: {owned} leases are owned, {least} to {most} by each worker");
+        }
+        SoFar::AtRest(answer) => {
+            let (minutes, rates) = (answer.minutes(), answer.total());
+            eprintln!(
+                "after {minutes:.0} minutes at rest: {:.1} requests, {:.1} read and {:.1} write units a minute",
+                rates.requests, rates.read_units, rates.write_units
+            );
+        }
     });
     let answer = answer.map_err(|error| error.to_string())?;
     println!("{answer}");
