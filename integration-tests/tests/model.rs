@@ -48,6 +48,7 @@ fn symmetry_hides_nothing_within_small_bounds() {
 fn without_a_rule_a_property_falls() {
     for broken in [
         Broken::MarginTooSmall,
+        Broken::MarginWithoutDrift,
         Broken::OtherDuration,
         Broken::NoEvidence,
         Broken::OldEvidence,
@@ -127,7 +128,7 @@ fn sightings_are_those_of_production() {
                     None => production = Some(rules::Sighting::new(number, now)),
                 }
                 if seen == number || !sight.known {
-                    sight = compact::view(sight, duration);
+                    sight = compact::view(sight, duration, 1);
                 }
                 let dead = production.is_some_and(|sighting| sighting.is_dead(ticks(duration)));
                 let compact_dead = compact::is_dead(sight, duration);

@@ -81,9 +81,10 @@ fn check() -> bool {
 fn refute() -> bool {
     let mut expected = true;
     for config in refutation_bounds() {
-        let Config { rows, leave, rejoin, moves, late_writes, positions, callbacks, .. } = config;
+        let Config { rows, leave, rejoin, moves, late_writes, positions, callbacks, rates, .. } = config;
+        let drift = u8::from(rates != Config::SMALL.rates);
         let bounds = format!(
-            "unbroken: rows {rows}, leave {}, rejoin {}, moves {}, late {}, positions {positions}, callbacks {}",
+            "unbroken: rows {rows}, leave {}, rejoin {}, moves {}, late {}, positions {positions}, callbacks {}, drift {drift}",
             u8::from(leave),
             u8::from(rejoin),
             u8::from(moves),

@@ -9,6 +9,8 @@ pub enum Broken {
     ValidFromAnswer,
     /// R1: the margin is too small: deliveries start a tick longer than others wait.
     MarginTooSmall,
+    /// R1: the margin leaves out that clocks run at different rates.
+    MarginWithoutDrift,
     /// R2: a sighting is stamped when the read was sent, not when its answer arrived.
     StampAtSend,
     /// R2: an observer counts by its own, shorter duration instead of that in the entry.
@@ -33,6 +35,8 @@ pub enum Broken {
     SettleByReading,
     /// R10: an unanswered heartbeat is repeated with the same number.
     SameNumber,
+    /// *heartbeat* does not ask for a smaller number, and one is on the wire twice.
+    BeatUnconditionally,
     /// R10: an unanswered join is repeated under the same id and its validity counts from the repeat.
     RepeatedJoin,
     /// Ids: a worker joins again under the id it had.
@@ -49,9 +53,10 @@ pub enum Broken {
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::ValidFromAnswer,
         Self::MarginTooSmall,
+        Self::MarginWithoutDrift,
         Self::StampAtSend,
         Self::OtherDuration,
         Self::EvictUnconditionally,
@@ -64,6 +69,7 @@ impl Broken {
         Self::GiveWithoutStopping,
         Self::SettleByReading,
         Self::SameNumber,
+        Self::BeatUnconditionally,
         Self::RepeatedJoin,
         Self::SameId,
         Self::DeleteUnconditionally,
@@ -78,6 +84,7 @@ impl Broken {
         match self {
             Self::ValidFromAnswer => "valid-from-answer",
             Self::MarginTooSmall => "margin-too-small",
+            Self::MarginWithoutDrift => "margin-without-drift",
             Self::StampAtSend => "stamp-at-send",
             Self::OtherDuration => "other-duration",
             Self::EvictUnconditionally => "evict-unconditionally",
@@ -90,6 +97,7 @@ impl Broken {
             Self::GiveWithoutStopping => "give-without-stopping",
             Self::SettleByReading => "settle-by-reading",
             Self::SameNumber => "same-number",
+            Self::BeatUnconditionally => "beat-unconditionally",
             Self::RepeatedJoin => "repeated-join",
             Self::SameId => "same-id",
             Self::DeleteUnconditionally => "delete-unconditionally",
@@ -119,6 +127,8 @@ impl Broken {
             | Self::OldEvidence
             | Self::EvidenceAskedBefore
             | Self::TakeUnconditionally => Config::SMALL,
+            Self::MarginWithoutDrift => Config { moves: false, ..Config::DRIFT },
+            Self::BeatUnconditionally => Config { in_flight: 1, ..Config::SMALL },
             Self::OwnRowOnly => Config { rows: 2, ..Config::SMALL },
             Self::SettleByReading => Config::LATE,
             Self::DeleteUnconditionally => Config { leave: true, ..Config::MOVES },

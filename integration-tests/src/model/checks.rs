@@ -26,13 +26,15 @@ const MOVES: Config = Config::MOVES;
 const LATE: Config = Config::LATE;
 
 /// The runs that are made each time, within minutes.
-pub const CHECKS: [Check; 14] = [
+pub const CHECKS: [Check; 16] = [
     all("2 workers", Config::SMALL),
     all("moves, rejoin, lost beats", MOVES),
     all("moves, lost beats, no symmetry", Config { symmetry: false, rejoin: false, ..MOVES }),
     all("with crash and leave", Config { crash: true, leave: true, ..MOVES }),
     all("with a beat in flight", Config { in_flight: 1, ..MOVES }),
     all("D = 3, as production counts", Config { duration: 3, ..MOVES }),
+    all("clocks that differ, moves, lost beats", Config::DRIFT),
+    all("clocks that differ, rejoin", Config { moves: false, rejoin: true, ..Config::DRIFT }),
     all("2 fleet rows, rejoin", Config { rows: 2, moves: false, ..MOVES }),
     all("checkpoints to 2, callbacks", Config { positions: 2, callbacks: true, ..MOVES }),
     all("late writes", LATE),

@@ -15,11 +15,13 @@ pub enum Broken {
     NoGate,
     /// R9: `SHARD_END` is stored before the children are created.
     EndBeforeChildren,
+    /// R5b: the owner of a child learns of the end of those parents alone that it ends itself.
+    NoWatch,
 }
 
 impl Broken {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::StartBeforeEnd, Self::NoGate, Self::EndBeforeChildren];
+    pub const ALL: [Self; 4] = [Self::StartBeforeEnd, Self::NoGate, Self::EndBeforeChildren, Self::NoWatch];
 
     /// The name for the command line.
     #[must_use]
@@ -28,6 +30,7 @@ impl Broken {
             Self::StartBeforeEnd => "start-before-end",
             Self::NoGate => "no-gate",
             Self::EndBeforeChildren => "end-before-children",
+            Self::NoWatch => "no-watch",
         }
     }
 
@@ -36,6 +39,7 @@ impl Broken {
     pub const fn property(self) -> &'static str {
         match self {
             Self::EndBeforeChildren => "CHILD",
+            Self::NoWatch => "WAY",
             _ => "S-1",
         }
     }
@@ -118,6 +122,38 @@ impl Split {
             _ => seen.iter().all(|&seen| seen),
         }
     }
+
+    /// Whether all children start if nobody else dies and leases leave the dead alone: no step of those that are left
+    /// prevents another, so it does not matter in which order they are taken.
+    fn has_a_way_out(&self, state: &State) -> bool {
+        let mut state = state.clone();
+        let mut actions = Vec::new();
+        loop {
+            if state.children.iter().all(|child| child.is_some_and(|child| child.started)) {
+                return true;
+            }
+            actions.clear();
+            self.actions(&state, &mut actions);
+            let helps = |action: &Action| match *action {
+                Action::Die(_) => false,
+                Action::Move(lease, _) => state.owner(lease, self.parents).is_some_and(|it| !state.alive[it]),
+                _ => true,
+            };
+            let mut next =
+                actions.iter().filter(|action| helps(action)).map(|&it| self.next_state(&state, it));
+            let Some(next) = next.find_map(|next| next) else { return false };
+            state = next;
+        }
+    }
+}
+
+impl State {
+    fn owner(&self, lease: usize, parents: usize) -> Option<usize> {
+        match lease.checked_sub(parents) {
+            None => Some(self.parents[lease].0),
+            Some(child) => self.children[child].map(|child| child.owner),
+        }
+    }
 }
 
 impl Model for Split {
@@ -153,7 +189,9 @@ impl Model for Split {
         for (index, child) in state.children.iter().enumerate() {
             let Some(child) = child else { continue };
             if state.alive[child.owner] {
-                actions.extend((0..self.parents).map(|parent| Action::Watch(index, parent)));
+                if self.broken != Some(Broken::NoWatch) {
+                    actions.extend((0..self.parents).map(|parent| Action::Watch(index, parent)));
+                }
                 if !child.started && self.may_start(state, child) {
                     actions.push(Action::Start(index));
                 }
@@ -174,7 +212,12 @@ impl Model for Split {
                 let owner = next.parents[parent].0;
                 next.children[child] = Some(Child { owner, started: false, seen: [false; 2] });
             }
-            Action::End(parent) => next.parents[parent].1 = Parent::Ended,
+            Action::End(parent) => {
+                let owner = next.parents[parent].0;
+                next.parents[parent].1 = Parent::Ended;
+                let children = next.children.iter_mut().flatten();
+                children.filter(|child| child.owner == owner).for_each(|child| child.seen[parent] = true);
+            }
             Action::Watch(child, parent) => {
                 let ended = next.parents[parent].1 == Parent::Ended;
                 next.children[child].as_mut()?.seen[parent] |= ended;
@@ -210,6 +253,7 @@ impl Model for Split {
                 let ended = state.parents.iter().any(|&(_, phase)| phase == Parent::Ended);
                 !ended || state.children.iter().all(Option::is_some)
             }),
+            Property::always("WAY", |model: &Self, state: &State| model.has_a_way_out(state)),
             Property::sometimes("children start", |_, state: &State| {
                 state.children.iter().all(|child| child.is_some_and(|child| child.started))
             }),

@@ -21,6 +21,8 @@ pub enum Action {
     BeatSend(usize),
     /// The heartbeat lands; if it is refused, the worker learns it.
     BeatLand(usize),
+    /// Variant: the heartbeat lands, and a copy of it is on the wire that lands later.
+    BeatLandTwice(usize),
     /// The heartbeat is answered.
     BeatAnswer(usize),
     /// The heartbeat, or its answer, is lost.
@@ -143,6 +145,9 @@ impl Fleet {
             Pending::Sent => actions.push(Action::BeatLand(worker)),
             Pending::Landed => actions.push(Action::BeatAnswer(worker)),
         }
+        if self.is(Broken::BeatUnconditionally) && it.pending == Pending::Sent && self.has_room(state) {
+            actions.push(Action::BeatLandTwice(worker));
+        }
         if it.pending != Pending::None && self.config.lost_beats {
             actions.push(Action::BeatLose(worker));
             if it.pending == Pending::Sent && self.has_room(state) && !self.is(Broken::SameNumber) {
@@ -162,7 +167,9 @@ impl Fleet {
             actions.push(Action::ViewArrive(worker));
         }
         for id in (0..IDS as u8).filter(|&id| id != it.me) {
-            if rules::is_dead(it.sights[usize::from(id)], self.patience()) && state.entry(id).is_live() {
+            let sight = it.sights[usize::from(id)];
+            let is_asked_for = !sight.old || self.is(Broken::EvictUnconditionally);
+            if rules::is_dead(sight, self.patience()) && is_asked_for && state.entry(id).is_live() {
                 actions.push(Action::Evict(worker, id));
                 if self.config.late_writes && self.has_room(state) {
                     actions.push(Action::EvictLate(worker, id));

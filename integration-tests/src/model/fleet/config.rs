@@ -1,4 +1,4 @@
-use super::Fleet;
+use super::{Fleet, WORKERS};
 use crate::model::broken::Broken;
 
 /// The bounds of a run, and which faults there are.
@@ -10,8 +10,12 @@ pub struct Config {
     pub leases: usize,
     /// How many fleet rows members may join.
     pub rows: u8,
-    /// The lease duration D in ticks. Validity and eviction are as tight as they may be: both D.
+    /// The lease duration D, as each worker's own clock counts. Eviction is as tight as it may be: at D.
     pub duration: u8,
+    /// By how much each worker's clock advances in a tick.
+    pub rates: [u8; WORKERS],
+    /// The margin ε: validity ends so long before D.
+    pub margin: u8,
     /// How many writes may be on their way without an answer to come, heartbeats included.
     pub in_flight: usize,
     /// Whether heartbeats or their answers are lost; with [`Config::in_flight`] they are also delayed.
@@ -41,6 +45,8 @@ impl Config {
         leases: 1,
         rows: 1,
         duration: 2,
+        rates: [1; WORKERS],
+        margin: 0,
         in_flight: 0,
         lost_beats: false,
         late_writes: false,
@@ -56,17 +62,29 @@ impl Config {
     /// With moves, lost heartbeats and members that join again.
     pub const MOVES: Self = Self { moves: true, rejoin: true, lost_beats: true, ..Self::SMALL };
 
+    /// With clocks of which one runs twice as fast as the other (ρ = 1/3), and the margin that asks for: 2ρD/(1 + ρ).
+    pub const DRIFT: Self = Self {
+        duration: 4,
+        rates: [1, 2, 1],
+        margin: 2,
+        moves: true,
+        lost_beats: true,
+        symmetry: false,
+        ..Self::SMALL
+    };
+
     /// With moves and one write that lands late or never.
     pub const LATE: Self = Self { late_writes: true, in_flight: 1, moves: true, ..Self::SMALL };
 }
 
 impl Fleet {
-    /// For how many ticks since it was sent a confirmed heartbeat lets deliveries start (R1).
+    /// For how long since it was sent, by its sender's clock, a confirmed heartbeat lets deliveries start (R1).
     pub(crate) fn validity(&self) -> u8 {
-        self.config.duration + u8::from(self.is(Broken::MarginTooSmall))
+        let margin = if self.is(Broken::MarginWithoutDrift) { 0 } else { self.config.margin };
+        self.config.duration - margin + u8::from(self.is(Broken::MarginTooSmall))
     }
 
-    /// For how many ticks a member must stand still to be dead (R2).
+    /// For how long, by its observer's clock, a member must stand still to be dead (R2).
     pub(crate) fn patience(&self) -> u8 {
         self.config.duration - u8::from(self.is(Broken::OtherDuration))
     }

@@ -6,6 +6,11 @@ use super::state::{
 use super::{Action, Fleet, rules};
 use crate::model::broken::Broken;
 
+/// What a copy of a heartbeat says: its number is in the entry.
+const LANDED: u8 = 1;
+/// The number in the entry is a later one.
+const PASSED: u8 = 2;
+
 impl Fleet {
     pub(super) fn step(&self, state: &mut State, action: Action) {
         match action {
@@ -29,6 +34,18 @@ impl Fleet {
                 it.pending_age = 0;
             }
             Action::BeatLand(worker) => self.beat_land(state, worker),
+            Action::BeatLandTwice(worker) => {
+                let id = state.workers[worker].me;
+                self.beat_land(state, worker);
+                if state.workers[worker].pending == Pending::Landed {
+                    state.post(Message {
+                        kind: MessageKind::Beat,
+                        id,
+                        argument: LANDED,
+                        ..Message::default()
+                    });
+                }
+            }
             Action::BeatAnswer(worker) => {
                 let from_answer = self.is(Broken::ValidFromAnswer);
                 let it = &mut state.workers[worker];
@@ -92,12 +109,12 @@ impl Fleet {
 
     fn tick(&self, state: &mut State) {
         let validity = self.validity();
-        for worker in &mut state.workers[..self.config.workers] {
+        for (worker, rate) in state.workers[..self.config.workers].iter_mut().zip(self.config.rates) {
             if worker.mode == Mode::In {
-                worker.valid = validity.min(worker.valid + 1);
+                worker.valid = validity.min(worker.valid + rate);
             }
             if worker.pending != Pending::None {
-                worker.pending_age = validity.min(worker.pending_age + 1);
+                worker.pending_age = validity.min(worker.pending_age + rate);
             }
             for sight in &mut worker.sights {
                 sight.fresh = false;
@@ -153,6 +170,9 @@ impl Fleet {
 
     /// The number of an entry is a new one: nobody has seen it yet, and evictions under way ask for another.
     fn number_changed(&self, state: &mut State, id: u8) {
+        if self.is(Broken::BeatUnconditionally) {
+            return Self::number_changed_beside_copy(state, id);
+        }
         for worker in &mut state.workers {
             let sight = &mut worker.sights[usize::from(id)];
             sight.old = sight.known;
@@ -170,14 +190,39 @@ impl Fleet {
         }
     }
 
+    /// The same, where a copy of an earlier heartbeat may bring its number back: sightings of that one are kept.
+    fn number_changed_beside_copy(state: &mut State, id: u8) {
+        let is_copy = |message: &&mut Message| message.kind == MessageKind::Beat && message.id == id;
+        let copy =
+            state.bag.iter_mut().find(is_copy).map(|copy| std::mem::replace(&mut copy.argument, PASSED));
+        for worker in &mut state.workers {
+            let sight = &mut worker.sights[usize::from(id)];
+            match copy {
+                Some(LANDED) if sight.known => sight.old = true,
+                Some(_) if sight.old => {}
+                _ => *sight = Sight::default(),
+            }
+        }
+    }
+
+    /// A copy lands: its number is the one in the entry, or is so again.
+    fn copy_landed(state: &mut State, copy: Message) {
+        if copy.argument == PASSED {
+            for worker in &mut state.workers {
+                let sight = &mut worker.sights[usize::from(copy.id)];
+                *sight = if sight.old { Sight { old: false, ..*sight } } else { Sight::default() };
+            }
+        }
+    }
+
     fn view(&self, state: &mut State, worker: usize, row: u8) {
         let (entries, live) = (state.entries, state.live(row));
-        let patience = self.patience();
+        let (patience, rate) = (self.patience(), self.config.rates[worker]);
         let it = &mut state.workers[worker];
         let own_row = entries[usize::from(it.me)].row;
         for id in (0..IDS).filter(|&id| id != usize::from(it.me) && live & (1 << id) != 0) {
             let first = !it.sights[id].known;
-            it.sights[id] = rules::view(it.sights[id], patience);
+            it.sights[id] = rules::view(it.sights[id], patience, rate);
             if first && self.is(Broken::StampAtSend) && it.mark == 2 {
                 (it.sights[id].still, it.sights[id].fresh) = (1, true);
             }
@@ -225,6 +270,7 @@ impl Fleet {
     fn land(&self, state: &mut State, place: usize) {
         let message = std::mem::take(&mut state.bag[place]);
         match message.kind {
+            MessageKind::Beat if message.argument != 0 => Self::copy_landed(state, message),
             MessageKind::Beat => {
                 if rules::beat_applies(state.entry(message.id), true) {
                     self.number_changed(state, message.id);

@@ -1,9 +1,9 @@
-//! Compact copies of the rules production runs on, in whole ticks. `tests/model.rs` compares them with
+//! Compact copies of the rules production runs on, in whole ticks of a worker's own clock. `tests/model.rs` compares them with
 //! `kcl_core::fleet::rules` and `FleetChange::apply_to` over all small inputs.
 
 use super::state::{Entry, Presence, Sight};
 
-/// R1: whether a delivery may start `age` ticks after the confirmed heartbeat was sent.
+/// R1: whether a delivery may start `age` after the confirmed heartbeat was sent.
 #[must_use]
 pub const fn is_valid(age: u8, validity: u8) -> bool {
     age < validity
@@ -11,14 +11,15 @@ pub const fn is_valid(age: u8, validity: u8) -> bool {
 
 /// R2: takes note of a view that shows the number already known, or another one.
 ///
-/// Of the time since the previous view at most a third of the duration counts, and at least a tick, the grain of this
-/// model: with a duration of three ticks that is the rule itself, with two it finds a member dead earlier than the rule.
+/// Of the time since the previous view at most a third of the duration counts, and at least what the observer's clock
+/// advances in a tick, the grain of this model: with a duration of three such steps that is the rule itself, with two it
+/// finds a member dead earlier than the rule.
 #[must_use]
-pub const fn view(sight: Sight, limit: u8) -> Sight {
+pub const fn view(sight: Sight, limit: u8, rate: u8) -> Sight {
     if !sight.known || sight.old {
         return Sight { known: true, still: 0, fresh: true, old: false };
     }
-    let since = if sight.fresh { 0 } else { 1 };
+    let since = if sight.fresh { 0 } else { rate };
     let still = if sight.still + since > limit { limit } else { sight.still + since };
     Sight { known: true, still, fresh: true, old: false }
 }
