@@ -1,8 +1,12 @@
 //! Where records come from.
 
 mod error;
+#[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
+mod fan_out;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+#[cfg(any(test, feature = "test-util", feature = "kinesis"))]
+mod place;
 
 use std::fmt::Debug;
 use std::sync::Arc;

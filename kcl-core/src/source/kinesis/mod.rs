@@ -9,7 +9,6 @@ mod client;
 mod convert;
 mod name;
 mod pace;
-mod place;
 mod polling;
 mod service;
 

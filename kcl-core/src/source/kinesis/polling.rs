@@ -11,11 +11,11 @@ use super::PollingConfig;
 use super::classify::{Class, Failure};
 use super::convert;
 use super::pace::Pace;
-use super::place::Place;
 use super::service::Service;
 use crate::entropy::Entropy;
 use crate::model::ShardId;
 use crate::retry::Backoff;
+use crate::source::place::Place;
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::Clock;
 
