@@ -126,4 +126,9 @@ pub trait ShardReader: Send + Debug {
     fn absorbed_failures(&self) -> Option<(u32, Arc<SourceError>)> {
         None
     }
+
+    /// Why this reader reads in another way than it was told to, if it does: the failure of the way it was told.
+    fn fallback(&self) -> Option<Arc<SourceError>> {
+        None
+    }
 }

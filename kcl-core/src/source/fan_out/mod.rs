@@ -26,7 +26,7 @@ use futures_util::stream::BoxStream;
 
 pub use config::FanOutTimeouts;
 pub(crate) use failure::{Class, Failure};
-pub(crate) use reader::FanOutReader;
+pub(crate) use reader::{FanOutReader, Shared};
 pub(crate) use turns::Turns;
 
 use super::{SourceBatch, StartFrom};

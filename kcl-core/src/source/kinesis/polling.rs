@@ -187,7 +187,11 @@ impl PollingReader {
     /// Absorbs what waiting cures and returns the rest.
     async fn settle(&mut self, failure: Failure) -> Result<(), SourceError> {
         match failure.class {
-            Class::Throttled | Class::Unavailable | Class::ExpiredIterator | Class::ExpiredToken => {
+            Class::Throttled
+            | Class::Unavailable
+            | Class::InUse
+            | Class::ExpiredIterator
+            | Class::ExpiredToken => {
                 self.absorb(failure.error);
                 Ok(())
             }
