@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::error::ApiError;
 use crate::services::Services;
-use crate::wire::{AwsRequest, AwsResponse};
+use crate::wire::{AwsBody, AwsRequest, AwsResponse};
 
 /// The longest request body that is read; PutRecords may carry 10 MiB of data, in base64.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -134,7 +134,7 @@ async fn converse(stream: TcpStream, services: Services, mut stopped: watch::Rec
     }
 }
 
-async fn answer(services: &Services, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(services: &Services, request: Request<Incoming>) -> Response<AwsBody> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MAX_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),
@@ -151,13 +151,13 @@ async fn answer(services: &Services, request: Request<Incoming>) -> Response<Ful
     render(services.handle(&AwsRequest::new(head.uri.path(), header, body)))
 }
 
-fn render(response: AwsResponse) -> Response<Full<Bytes>> {
+fn render(response: AwsResponse) -> Response<AwsBody> {
     let mut builder = Response::builder().status(response.status);
     for (name, value) in &response.headers {
         builder = builder.header(*name, value);
     }
-    builder.body(Full::new(response.body)).unwrap_or_else(|_| {
-        let mut bare = Response::new(Full::default());
+    builder.body(response.body).unwrap_or_else(|_| {
+        let mut bare = Response::new(AwsBody::Whole(Bytes::new()));
         *bare.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         bare
     })

@@ -1,5 +1,8 @@
 //! The Kinesis model against the documented behaviour of the service.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+
+mod consumers;
 mod limits;
 mod lineage;
 mod read;
@@ -7,4 +10,5 @@ mod retention;
 mod shards;
 mod streams;
 mod stress;
+mod subscriptions;
 mod support;

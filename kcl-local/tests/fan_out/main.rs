@@ -1,0 +1,6 @@
+//! Enhanced fan-out through the real SDK client.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
+
+mod in_process;
+mod support;
