@@ -2,7 +2,7 @@
 
 mod error;
 #[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
-mod fan_out;
+pub(crate) mod fan_out;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
 #[cfg(any(test, feature = "test-util", feature = "kinesis"))]

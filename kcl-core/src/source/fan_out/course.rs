@@ -15,6 +15,8 @@ use crate::source::{SourceError, SourceErrorKind, StartFrom};
 /// The service refuses a second subscription of the same consumer and shard this long after one it took; later, the
 /// second one takes over. Source: API reference of `SubscribeToShard`.
 pub(super) const RULE: Duration = Duration::from_secs(5);
+/// The service takes one call per consumer and shard in this time, refused ones included. Source: ibid.
+const CALL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the service keeps a subscription open. Source: ibid.
 const SESSION: Duration = Duration::from_secs(300);
 /// The least part of a session that a subscription lasts that is ended early.
@@ -88,8 +90,9 @@ impl Course {
     }
 
     /// Where the subscription that is opened now starts. Call it once per subscription.
-    pub(super) fn start(&mut self, wall: SystemTime) -> StartFrom {
+    pub(super) fn start(&mut self, wall: SystemTime, now: Instant) -> StartFrom {
         self.has_progressed = false;
+        self.ready = now + CALL_INTERVAL;
         self.place.ask(wall)
     }
 

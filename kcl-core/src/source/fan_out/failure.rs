@@ -79,9 +79,7 @@ impl Class {
             Self::Throttled => Reaction { slows: true, ..RETRY },
             Self::Unavailable => RETRY,
             Self::Corrupt => Reaction { condemns: true, ..RETRY },
-            Self::Silent => {
-                Reaction { then: Then::AbsorbForNow, is_answer: false, condemns: true, ..RETRY }
-            }
+            Self::Silent => Reaction { then: Then::AbsorbForNow, is_answer: false, condemns: true, ..RETRY },
             Self::Missing => Reaction { then: Then::LookAgain, ..RETRY },
             Self::Argument => Reaction { then: Then::AskPosition, ..RETRY },
             Self::Gone | Self::Denied | Self::Invalid => Reaction { then: Then::Report, ..RETRY },

@@ -11,6 +11,7 @@ use super::failure::{Class, Failure, Then};
 use super::slot::Slot;
 use super::{FanOutTimeouts, Signal, Subscriber, Turns};
 use crate::model::ShardId;
+use crate::plant::{Plant, planted};
 use crate::source::{SourceError, SourceErrorKind};
 use crate::time::Clock;
 
@@ -75,7 +76,7 @@ impl Pump {
     async fn drain(&mut self) -> Close {
         self.turns.take().await;
         self.buffer.give_life_signs(false);
-        let from = self.course.start(self.clock.now());
+        let from = self.course.start(self.clock.now(), Instant::now());
         tracing::debug!(shard = %self.shard, ?from, "subscribes");
         self.slot.open(self.subscriber.subscribe(from));
         match self.slot.next(self.timeouts.open).await {
@@ -90,6 +91,11 @@ impl Pump {
         loop {
             if self.buffer.is_full() && timeout(PATIENCE, self.buffer.room()).await.is_err() {
                 tracing::debug!(shard = %self.shard, "the buffer is full: unsubscribes until there is room");
+                if planted(Plant::AcceptWithoutRoom)
+                    && let Some(Some(Ok(Signal::Event(event)))) = self.slot.next(PATIENCE).await
+                {
+                    self.course.accepted(event.continuation);
+                }
                 return Close::Orderly;
             }
             let next = async {

@@ -8,15 +8,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::entropy::Entropy;
 
-/// The calls of `SubscribeToShard` per second that the service takes of one consumer, over all workers: five. A
-/// little less, so that calls which arrive a little apart from how they were sent do not exceed it.
-/// Source: "Quotas and limits" in the Kinesis Data Streams developer guide.
-const FASTEST: f64 = 4.5;
+/// The calls per second of a worker that owns many shards and starts, or whose connections broke. The service limits
+/// the calls of each shard, not those of a worker; this keeps a thousand shards from signing, connecting and being
+/// answered in the same moment, and is over in seconds.
+const FASTEST: f64 = 200.0;
 /// The rate that is kept however much the service throttles.
-const SLOWEST: f64 = 0.2;
+const SLOWEST: f64 = 1.0;
 /// By how many calls per second the rate grows each second, and what is left of it when the service throttles:
 /// workers that do not know of each other converge to equal shares.
-const GROWTH: f64 = 0.05;
+const GROWTH: f64 = 2.0;
 const SHRINKAGE: f64 = 0.5;
 
 /// Gives the readers of a worker their turns to subscribe, in the order in which they ask.
@@ -93,8 +93,8 @@ mod tests {
 
     use super::*;
 
-    /// How many turns `workers`, each with its own turns, take of a service that takes five calls a second, and how
-    /// many it refuses, in each of `seconds`.
+    /// How many turns `workers`, each with its own turns, take of a service that takes a hundred calls a second, and
+    /// how many it refuses, in each of `seconds`.
     async fn calls(workers: u64, seconds: usize) -> Vec<(usize, usize)> {
         let start = Instant::now();
         let calls: Arc<Mutex<Vec<Instant>>> = Arc::default();
@@ -113,12 +113,13 @@ mod tests {
                     }
                     let mut recent = calls.lock().unwrap();
                     recent.retain(|call| now.duration_since(*call) < Duration::from_secs(1));
-                    let is_taken = recent.len() < 5;
+                    let is_taken = recent.len() < 100;
+                    let mut counts = counts.lock().unwrap();
                     if is_taken {
                         recent.push(now);
-                        counts.lock().unwrap()[second].0 += 1;
+                        counts[second].0 += 1;
                     } else {
-                        counts.lock().unwrap()[second].1 += 1;
+                        counts[second].1 += 1;
                         turns.slow_down();
                     }
                 }
@@ -129,29 +130,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_worker_is_never_throttled() {
-        let counts = calls(1, 60).await;
-        assert!(counts.iter().all(|(taken, refused)| *taken >= 4 && *refused == 0), "{counts:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_workers_share_what_there_is_and_use_most_of_it() {
-        let counts = calls(20, 120).await;
-        let (taken, refused) =
-            counts[20..].iter().fold((0, 0), |sum, second| (sum.0 + second.0, sum.1 + second.1));
-        assert!(taken > 100 * 3, "{taken} of 500 calls are taken");
-        assert!(refused < taken, "{refused} are refused beside {taken} that are taken");
+    async fn workers_share_what_there_is_and_use_most_of_it() {
+        for workers in [1, 20] {
+            let counts = calls(workers, 120).await;
+            let sum = |sum: (usize, usize), second: &(usize, usize)| (sum.0 + second.0, sum.1 + second.1);
+            let (taken, refused) = counts[20..].iter().fold((0, 0), sum);
+            assert!(taken > 100 * 60, "{workers}: {taken} of 10,000 calls are taken");
+            assert!(refused < taken / 2, "{workers}: {refused} are refused beside {taken} that are taken");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_stops_waiting_takes_nobodys_turn() {
         let turns = Turns::new(Entropy::seeded(1));
+        for _ in 0..20 {
+            turns.slow_down();
+        }
         turns.take().await;
         for _ in 0..100 {
             let _ = tokio::time::timeout(Duration::from_millis(1), turns.take()).await;
         }
         let asked = Instant::now();
         turns.take().await;
-        assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_shards_get_their_turns_within_seconds() {
+        let turns = Turns::new(Entropy::seeded(1));
+        let start = Instant::now();
+        for _ in 0..1_000 {
+            turns.take().await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     }
 }

@@ -25,9 +25,9 @@ use async_trait::async_trait;
 use super::{ShardReader, SourceError, StartFrom, StreamSource};
 use crate::entropy::Entropy;
 use crate::model::{Shard, ShardId, StreamIdentity};
-use crate::time::{Clock, SystemClock};
 #[cfg(feature = "fan-out-without-tls")]
 pub use crate::source::fan_out::FanOutTimeouts;
+use crate::time::{Clock, SystemClock};
 #[cfg(feature = "fan-out-without-tls")]
 use fan_out::FanOut;
 #[cfg(feature = "fan-out-without-tls")]
@@ -221,7 +221,14 @@ impl StreamSource for KinesisStream {
         Ok(match &self.retrieval {
             Retrieval::Polling(polling) => {
                 let (service, clock) = (Arc::clone(&self.service), Arc::clone(&self.clock));
-                Box::new(PollingReader::new(service, shard.clone(), from, polling, clock, self.entropy.fork()))
+                Box::new(PollingReader::new(
+                    service,
+                    shard.clone(),
+                    from,
+                    polling,
+                    clock,
+                    self.entropy.fork(),
+                ))
             }
             #[cfg(feature = "fan-out-without-tls")]
             Retrieval::FanOut(config) => self.fan_out(config).open(shard, from),

@@ -101,7 +101,11 @@ async fn silence_again_and_again_is_no_sign_of_life_and_is_reported() {
             assert_eq!(error.kind(), SourceErrorKind::Unavailable);
             let text = error.to_string();
             assert!(text.contains("the shard") && text.contains("within 1"), "{text}");
-            assert!(start.elapsed() < SECOND * 60, "before the consumer loses patience: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < SECOND * 60,
+                "before the consumer loses patience: {:?}",
+                start.elapsed()
+            );
         }
         timeout(SECOND * 20, reader.next()).await.expect("the service is back").unwrap();
     }
@@ -143,7 +147,8 @@ async fn a_subscription_that_ends_at_once_again_and_again_is_not_taken_for_progr
 
 #[tokio::test(start_paused = true)]
 async fn what_is_missing_is_what_the_second_look_says() {
-    for kind in [SourceErrorKind::ShardMissing, SourceErrorKind::StreamMissing, SourceErrorKind::ConsumerMissing]
+    for kind in
+        [SourceErrorKind::ShardMissing, SourceErrorKind::StreamMissing, SourceErrorKind::ConsumerMissing]
     {
         for act in [Act::Refuse(Class::Missing), Act::FailAfter(1, Class::Missing)] {
             let service = Service::default();

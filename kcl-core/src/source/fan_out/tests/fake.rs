@@ -125,7 +125,14 @@ impl Service {
             clock: Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH)),
         };
         let subscriber = Arc::new(self.clone());
-        FanOutReader::new(subscriber, &"shard".into(), "the shard".into(), from, &shared, Entropy::seeded(seed))
+        FanOutReader::new(
+            subscriber,
+            &"shard".into(),
+            "the shard".into(),
+            from,
+            &shared,
+            Entropy::seeded(seed),
+        )
     }
 
     fn first_at_or_after(&self, from: StartFrom) -> usize {
@@ -140,7 +147,9 @@ impl Service {
                 if ago > Duration::ZERO { 0 } else { state.records.len() }
             }
             StartFrom::AtSequence(at) => state.records.partition_point(|record| number(record) < at),
-            StartFrom::AfterSequence(after) => state.records.partition_point(|record| number(record) <= after),
+            StartFrom::AfterSequence(after) => {
+                state.records.partition_point(|record| number(record) <= after)
+            }
         }
     }
 
@@ -299,10 +308,7 @@ impl Subscriber for Service {
         };
         let signals = unfold(stage, async |mut stage| Some((stage.next().await?, stage)));
         let service = self.clone();
-        Subscription {
-            signals: signals.boxed(),
-            condemn: Box::new(move || service.lock().condemned += 1),
-        }
+        Subscription { signals: signals.boxed(), condemn: Box::new(move || service.lock().condemned += 1) }
     }
 
     async fn look_again(&self, failure: Failure) -> Failure {

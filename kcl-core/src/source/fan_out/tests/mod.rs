@@ -1,3 +1,3 @@
-mod fake;
 mod failing;
+mod fake;
 mod flowing;

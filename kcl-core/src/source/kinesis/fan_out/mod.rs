@@ -65,7 +65,12 @@ impl FanOutConfig {
     /// Creates the defaults for a consumer.
     #[must_use]
     pub fn new(consumer: FanOutConsumer) -> Self {
-        Self { consumer, timeouts: FanOutTimeouts::default(), subscriptions_per_connection: 16, fallback: None }
+        Self {
+            consumer,
+            timeouts: FanOutTimeouts::default(),
+            subscriptions_per_connection: 16,
+            fallback: None,
+        }
     }
 }
 

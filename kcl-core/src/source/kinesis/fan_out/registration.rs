@@ -108,7 +108,8 @@ impl Registration {
 
     fn told_again(&self, error: &Arc<SourceError>) -> SourceError {
         let resource = error.resource().to_owned();
-        SourceError::new(error.kind(), error.operation(), resource, error.message()).with_source(Arc::clone(error))
+        SourceError::new(error.kind(), error.operation(), resource, error.message())
+            .with_source(Arc::clone(error))
     }
 
     fn name(&self) -> Option<&str> {
@@ -119,8 +120,9 @@ impl Registration {
     }
 
     fn resource(&self) -> String {
-        let (FanOutConsumer::Arn(consumer) | FanOutConsumer::Named(consumer) | FanOutConsumer::Managed(consumer)) =
-            &self.consumer;
+        let (FanOutConsumer::Arn(consumer)
+        | FanOutConsumer::Named(consumer)
+        | FanOutConsumer::Managed(consumer)) = &self.consumer;
         format!("{}, consumer {consumer}", self.service.resource())
     }
 
@@ -182,7 +184,8 @@ impl Registration {
     }
 
     async fn register(&self, stream: &str, name: &str) -> Result<(), classify::Failure> {
-        let call = self.service.client().register_stream_consumer().stream_arn(stream).consumer_name(name).send();
+        let call =
+            self.service.client().register_stream_consumer().stream_arn(stream).consumer_name(name).send();
         match Box::pin(call).await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -237,7 +240,12 @@ impl Registration {
         const OPERATION: &str = "DeregisterStreamConsumer";
         let FanOutConsumer::Managed(name) = &self.consumer else {
             let message = "only a managed consumer (FanOutConsumer::Managed) is deregistered";
-            return Err(SourceError::new(SourceErrorKind::Misconfigured, OPERATION, self.resource(), message));
+            return Err(SourceError::new(
+                SourceErrorKind::Misconfigured,
+                OPERATION,
+                self.resource(),
+                message,
+            ));
         };
         let stream = self.service.arn().await?;
         let call =

@@ -75,7 +75,10 @@ impl Subscriber for ShardSubscriber {
             from,
             line: line.clone(),
         });
-        Subscription { signals: unfold(stage, Stage::next).boxed(), condemn: Box::new(move || line.condemn()) }
+        Subscription {
+            signals: unfold(stage, Stage::next).boxed(),
+            condemn: Box::new(move || line.condemn()),
+        }
     }
 
     async fn look_again(&self, failure: Failure) -> Failure {
@@ -184,7 +187,8 @@ impl Stage {
                 match events.recv().await {
                     Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event))) => {
                         let event = convert_event(event).map_err(|problem| {
-                            let message = format!("an event cannot be read: {problem}{}", call.line.request());
+                            let message =
+                                format!("an event cannot be read: {problem}{}", call.line.request());
                             call.failure(Class::Corrupt, SourceErrorKind::Unavailable, message)
                         });
                         return Some(match event {
@@ -209,9 +213,8 @@ impl Call {
             let message = "the consumer is being looked for";
             self.failure(Class::Unavailable, SourceErrorKind::Unavailable, message.into())
         })?;
-        let position = starting_position(self.from).map_err(|error| {
-            self.failure(Class::Invalid, SourceErrorKind::Invalid, error.to_string())
-        })?;
+        let position = starting_position(self.from)
+            .map_err(|error| self.failure(Class::Invalid, SourceErrorKind::Invalid, error.to_string()))?;
         let answer = self
             .lent
             .client()
@@ -226,7 +229,8 @@ impl Call {
         answer.map_err(|error| {
             // What comes of waiting for the first frame is wrapped in an answer that is none.
             let in_stream = links(&error).any(|link| link.downcast_ref::<StreamError>().is_some());
-            let is_cut = links(&error).any(|link| matches!(link.downcast_ref(), Some(StreamError::ResponseError(_))));
+            let is_cut =
+                links(&error).any(|link| matches!(link.downcast_ref(), Some(StreamError::ResponseError(_))));
             if in_stream {
                 let class = if is_cut { Class::Corrupt } else { Class::Unavailable };
                 let message =
@@ -254,10 +258,16 @@ impl Call {
                 let code = code.as_deref().unwrap_or("unnamed exception");
                 (class(found), found.kind(), format!("{code} in the stream: {}", chain(exception.err())))
             }
-            SdkError::ResponseError(_) => {
-                (Class::Corrupt, SourceErrorKind::Unavailable, format!("a frame cannot be read: {}", chain(&error)))
-            }
-            _ => (Class::Unavailable, SourceErrorKind::Unavailable, format!("the stream broke: {}", chain(&error))),
+            SdkError::ResponseError(_) => (
+                Class::Corrupt,
+                SourceErrorKind::Unavailable,
+                format!("a frame cannot be read: {}", chain(&error)),
+            ),
+            _ => (
+                Class::Unavailable,
+                SourceErrorKind::Unavailable,
+                format!("the stream broke: {}", chain(&error)),
+            ),
         };
         let mut failure = self.failure(class, kind, format!("{message}{}", self.line.request()));
         failure.error = failure.error.with_source(error);
@@ -278,9 +288,9 @@ pub(super) const fn class(class: classify::Class) -> Class {
     match class {
         classify::Class::Throttled => Class::Throttled,
         classify::Class::InUse => Class::InUse,
-        classify::Class::Unavailable
-        | classify::Class::ExpiredIterator
-        | classify::Class::ExpiredToken => Class::Unavailable,
+        classify::Class::Unavailable | classify::Class::ExpiredIterator | classify::Class::ExpiredToken => {
+            Class::Unavailable
+        }
         classify::Class::Denied => Class::Denied,
         classify::Class::NotFound => Class::Missing,
         classify::Class::Argument => Class::Argument,
@@ -293,9 +303,9 @@ fn starting_position(from: StartFrom) -> Result<StartingPosition, impl Error + u
     let position = match from {
         StartFrom::TrimHorizon => position.r#type(ShardIteratorType::TrimHorizon),
         StartFrom::Latest => position.r#type(ShardIteratorType::Latest),
-        StartFrom::AtTimestamp(time) => {
-            position.r#type(ShardIteratorType::AtTimestamp).timestamp(convert::cut_to_millis(DateTime::from(time)))
-        }
+        StartFrom::AtTimestamp(time) => position
+            .r#type(ShardIteratorType::AtTimestamp)
+            .timestamp(convert::cut_to_millis(DateTime::from(time))),
         StartFrom::AtSequence(number) => {
             position.r#type(ShardIteratorType::AtSequenceNumber).sequence_number(number.to_string())
         }

@@ -92,7 +92,8 @@ fn shard() -> (Shard, FallbackReader<Shard>) {
     let state = State { begun: Instant::now(), subscribing: Mood::Well, read: Vec::new() };
     let shard = Shard(Arc::new(Mutex::new(state)));
     let clock = Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH));
-    let reader = FallbackReader::new(shard.clone(), &FallbackConfig::default(), StartFrom::TrimHorizon, clock);
+    let reader =
+        FallbackReader::new(shard.clone(), &FallbackConfig::default(), StartFrom::TrimHorizon, clock);
     (shard, reader)
 }
 
@@ -150,7 +151,9 @@ async fn failures_that_may_pass_are_waited_for_first() {
 
 #[tokio::test(start_paused = true)]
 async fn what_polling_would_meet_too_is_reported() {
-    for kind in [SourceErrorKind::ShardMissing, SourceErrorKind::StreamMissing, SourceErrorKind::PositionUnknown] {
+    for kind in
+        [SourceErrorKind::ShardMissing, SourceErrorKind::StreamMissing, SourceErrorKind::PositionUnknown]
+    {
         assert!(is_of_the_shard(kind));
     }
     for kind in [SourceErrorKind::Denied, SourceErrorKind::ConsumerMissing, SourceErrorKind::Unavailable] {

@@ -46,7 +46,8 @@ impl Endpoint {
         let is_https = match uri.scheme_str() {
             Some("https") if cfg!(feature = "fan-out") => true,
             Some("https") => {
-                let remedy = "build kcl-core with the feature fan-out, or give the stream HTTP clients of your own";
+                let remedy =
+                    "build kcl-core with the feature fan-out, or give the stream HTTP clients of your own";
                 return Err(refuse(&format!("this build has no TLS for subscriptions ({remedy})")));
             }
             Some("http") => false,
@@ -91,8 +92,7 @@ impl Connection {
 
     /// Whether new requests may go over it.
     pub(super) fn takes_requests(&self) -> bool {
-        !self.is_retired.load(Ordering::Acquire)
-            && self.sender.get().is_none_or(|sender| !sender.is_closed())
+        !self.is_retired.load(Ordering::Acquire) && self.sender.get().is_none_or(|sender| !sender.is_closed())
     }
 
     /// No new requests from now on. Those on it go on.
@@ -135,7 +135,8 @@ impl Connection {
 
     async fn open(self: &Arc<Self>, endpoint: &Endpoint) -> Result<SendRequest<SdkBody>, ConnectorError> {
         let failed = |error: std::io::Error| ConnectorError::io(error.into()).never_connected();
-        let stream = TcpStream::connect(format!("{}:{}", endpoint.host, endpoint.port)).await.map_err(failed)?;
+        let stream =
+            TcpStream::connect(format!("{}:{}", endpoint.host, endpoint.port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         #[cfg(feature = "fan-out")]
         if endpoint.is_https {

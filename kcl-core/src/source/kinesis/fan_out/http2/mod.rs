@@ -109,9 +109,10 @@ impl Connector {
             let mut sender = place.connection().sender(&endpoint, self.settings.connect_timeout()).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    let response =
-                        response.map(|incoming| SdkBody::from_body_1_x(PlacedBody { incoming, _place: place }));
-                    return HttpResponse::try_from(response).map_err(|error| ConnectorError::user(error.into()));
+                    let response = response
+                        .map(|incoming| SdkBody::from_body_1_x(PlacedBody { incoming, _place: place }));
+                    return HttpResponse::try_from(response)
+                        .map_err(|error| ConnectorError::user(error.into()));
                 }
                 Err(mut error) => {
                     // Closed meanwhile, or told to go away: another connection takes what was not sent.

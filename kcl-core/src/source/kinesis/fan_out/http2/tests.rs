@@ -150,7 +150,8 @@ async fn bodies_that_nobody_reads_take_nothing_from_the_others() {
     let (mut healthy, _) = get(&client, &flood).await;
     let mut read = 0;
     while read < 64 << 20 {
-        let frame = timeout(Duration::from_secs(10), healthy.frame()).await.expect("it flows").unwrap().unwrap();
+        let frame =
+            timeout(Duration::from_secs(10), healthy.frame()).await.expect("it flows").unwrap().unwrap();
         read += frame.into_data().unwrap().len();
     }
     assert_eq!(client.connections(), 1, "all of it over one connection");
@@ -173,7 +174,7 @@ async fn a_connection_that_goes_away_is_replaced_without_a_failure() {
     let client = SubscriptionHttpClient::new(4);
     let (mut old, _) = get(&client, &address).await;
     server.leave.notify_waiters();
-    until("the client knows", || client.connections() == 0).await;
+    sleep(Duration::from_millis(200)).await;
     let _new = get(&client, &address).await;
     assert_eq!(server.connections.load(Ordering::SeqCst), 2);
     assert!(old.frame().await.unwrap().is_ok(), "what was asked before is answered");

@@ -29,8 +29,8 @@ pub(super) async fn connect(
             Arc::clone(CONFIG.get_or_init(|| config))
         }
     };
-    let name =
-        ServerName::try_from(endpoint.name().to_owned()).map_err(|error| ConnectorError::user(error.into()))?;
+    let name = ServerName::try_from(endpoint.name().to_owned())
+        .map_err(|error| ConnectorError::user(error.into()))?;
     let stream = TlsConnector::from(config)
         .connect(name, stream)
         .await
@@ -51,7 +51,8 @@ fn configure() -> Result<ClientConfig, ConnectorError> {
     let (valid, _) = roots.add_parsable_certificates(found.certs);
     if valid == 0 {
         let problems: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        let problem = format!("the operating system has no usable root certificates: {}", problems.join("; "));
+        let problem =
+            format!("the operating system has no usable root certificates: {}", problems.join("; "));
         return Err(ConnectorError::user(problem.into()));
     }
     let mut config = ClientConfig::builder_with_provider(provider)
