@@ -206,3 +206,30 @@ async fn a_thousand_subscriptions_sleep_until_something_concerns_them() {
         assert_eq!(ended.unwrap(), (2, false));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_put_of_another_thread_is_slept_through() {
+    let world = world().await;
+    let kinesis = world.aws.kinesis().clone();
+    // Without heartbeats a wake that is lost is lost for good.
+    kinesis.configure(|options| options.subscriptions.heartbeat = 3_600 * SECOND);
+    let mut subscription =
+        kinesis.subscribe_to_shard(&world.consumer, SHARD, &IteratorStart::TrimHorizon).unwrap();
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn(async move {
+        for number in 0..20_000_u32 {
+            kinesis.put_record(STREAM, NewRecord::new("k", number.to_be_bytes().to_vec())).unwrap();
+            if number % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let read = async {
+        let mut seen = 0;
+        while seen < 20_000 {
+            seen += subscription.next().await.unwrap().unwrap().records.len();
+        }
+    };
+    tokio::time::timeout(60 * SECOND, read).await.expect("every put wakes the reader");
+    writer.join_all().await;
+}
