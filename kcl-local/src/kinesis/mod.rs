@@ -5,13 +5,16 @@
 //! protocol over them. A put assigns the sequence number, stamps the arrival and makes the record
 //! visible in one step, so a reader can never pass over a record that was acknowledged.
 //!
-//! All time is the given clock's: arrival times, retention, iterator and token lifetimes, delays
-//! and limits. Time that runs backwards is taken to stand still.
+//! All time is the given clock's: arrival times, retention, iterator and token lifetimes, sessions,
+//! delays and limits. Time that runs backwards is taken to stand still.
+//!
+//! A registered consumer's [`Subscription`] is pushed what is put: it says at each moment what it
+//! sends or until when it waits, and with feature `tokio` it can be awaited.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use kcl_local::clock::SystemClock;
-//! use kcl_local::kinesis::{IteratorStart, Kinesis, NewRecord};
+//! use kcl_local::kinesis::{IteratorStart, Kinesis, NewRecord, Step};
 //!
 //! # fn main() -> Result<(), kcl_local::error::ApiError> {
 //! let kinesis = Kinesis::new(Arc::new(SystemClock));
@@ -20,6 +23,12 @@
 //! let iterator = kinesis.get_shard_iterator("orders", &placed.shard_id, &IteratorStart::TrimHorizon)?;
 //! let page = kinesis.get_records(&iterator, None)?;
 //! assert_eq!(page.records[0].sequence_number, placed.sequence_number);
+//!
+//! let audit = kinesis.register_stream_consumer("orders", "audit")?;
+//! let start = IteratorStart::TrimHorizon;
+//! let mut subscription = kinesis.subscribe_to_shard(&audit.arn, &placed.shard_id, &start)?;
+//! let Step::Event(event) = subscription.try_next()? else { unreachable!("there is a record") };
+//! assert_eq!(event.records, page.records);
 //! # Ok(())
 //! # }
 //! ```

@@ -1,10 +1,13 @@
 //! Opening a subscription.
 
+use std::sync::Arc;
+
 use crate::error::ApiError;
 
 use super::consumer::{ConsumerRef, ConsumerStatus, consumer_not_active, consumer_not_found};
 use super::errors::{in_use, limit, stream_not_found};
 use super::read::position;
+use super::shard::shard_id;
 use super::state::State;
 use super::stream::StreamStatus;
 use super::subscription::{Seat, Start, Subscription};
@@ -29,6 +32,25 @@ impl Kinesis {
         start: &IteratorStart,
     ) -> Result<Subscription, ApiError> {
         self.subscribe_unless(&consumer.into(), shard, start, || Ok(()))
+    }
+
+    /// The shards that a consumer is subscribed to now, in their order, for tests that a reader has
+    /// gone or come.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`, `InvalidArgumentException`.
+    pub fn subscribed_shards<'a>(
+        &self,
+        consumer: impl Into<ConsumerRef<'a>>,
+    ) -> Result<Vec<Arc<str>>, ApiError> {
+        let consumer = consumer.into();
+        self.with(|state| {
+            let (stream, name) = state.consumer(&consumer)?;
+            let missing = || consumer_not_found(&name, &stream.name, &stream.account);
+            let slots = &stream.consumers.registered.get(&name).ok_or_else(missing)?.slots;
+            let held = slots.iter().filter(|(_, slot)| slot.holder.is_some());
+            Ok(held.map(|(shard, _)| shard_id(*shard)).collect())
+        })
     }
 
     /// As [`subscribe_to_shard`](Self::subscribe_to_shard), unless `veto` refuses what all other

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::operation::subscribe_to_shard::SubscribeToShardError;
+use aws_sdk_kinesis::types::ConsumerStatus;
 use kcl_local::LocalAws;
 use kcl_local::kinesis::{IteratorStart, NewRecord, ShardFilter};
 use tokio::time::Instant;
@@ -113,6 +114,65 @@ async fn refusals_and_ends_are_the_errors_of_the_sdk() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn consumers_are_registered_described_listed_and_deregistered() {
+    let world = world().await;
+    world.aws.kinesis().configure(|options| {
+        options.consumer_create_delay = 10 * SECOND;
+        options.consumer_delete_delay = 10 * SECOND;
+    });
+    let client = &world.client;
+    let stream = client.describe_stream_summary().stream_name(STREAM).send().await.unwrap();
+    let stream = stream.stream_description_summary().unwrap();
+    assert_eq!(stream.consumer_count(), Some(1));
+    let arn = stream.stream_arn();
+    let register = || client.register_stream_consumer().stream_arn(arn).consumer_name("billing");
+    let answer = register().tags("team", "orders").send().await.unwrap();
+    let registered = answer.consumer().unwrap();
+    assert_eq!(registered.consumer_status(), &ConsumerStatus::Creating);
+    assert!(register().send().await.unwrap_err().into_service_error().is_resource_in_use_exception());
+
+    let describe = async || {
+        let describe = client.describe_stream_consumer().stream_arn(arn).consumer_name("billing");
+        Some(describe.send().await.ok()?.consumer_description().unwrap().clone())
+    };
+    assert_eq!(describe().await.unwrap().consumer_status(), &ConsumerStatus::Creating);
+    tokio::time::sleep(10 * SECOND).await;
+    let active = describe().await.unwrap();
+    assert_eq!(active.consumer_status(), &ConsumerStatus::Active);
+    assert_eq!((active.consumer_arn(), active.stream_arn()), (registered.consumer_arn(), arn));
+    let second = active.consumer_creation_timestamp().secs();
+    assert!(active.consumer_arn().ends_with(&format!("/consumer/billing:{second}")));
+
+    let mut names = Vec::new();
+    let mut pages = client.list_stream_consumers().stream_arn(arn).max_results(1).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        names.extend(page.unwrap().consumers().iter().map(|consumer| consumer.consumer_name().to_owned()));
+    }
+    assert_eq!(names, ["audit", "billing"]);
+
+    client.deregister_stream_consumer().consumer_arn(active.consumer_arn()).send().await.unwrap();
+    assert_eq!(describe().await.unwrap().consumer_status(), &ConsumerStatus::Deleting);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(describe().await, None);
+    let delete = client.delete_stream().stream_name(STREAM);
+    let refused = delete.clone().send().await.unwrap_err();
+    assert!(refused.into_service_error().is_resource_in_use_exception(), "one consumer is left");
+    delete.enforce_consumer_deletion(true).send().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_says_what_would_be_and_holds_nothing() {
+    let world = world().await;
+    let dry = || {
+        let call = world.client.subscribe_to_shard().consumer_arn(&world.consumer).shard_id(SHARD);
+        call.starting_position(latest()).dry_run(true).send()
+    };
+    assert_eq!(dry().await.unwrap_err().code(), Some("DryRunOperationException"));
+    let _held = world.subscribe(latest()).await.unwrap();
+    assert_eq!(dry().await.unwrap_err().code(), Some("ResourceInUseException"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_subscriptions_sleep_until_something_concerns_them() {
     let world = world().await;
     world.aws.kinesis().configure(|options| options.subscriptions.heartbeat = 3_600 * SECOND);
@@ -145,4 +205,31 @@ async fn a_thousand_subscriptions_sleep_until_something_concerns_them() {
         // The first poll and the end of the session.
         assert_eq!(ended.unwrap(), (2, false));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_put_of_another_thread_is_slept_through() {
+    let world = world().await;
+    let kinesis = world.aws.kinesis().clone();
+    // Without heartbeats a wake that is lost is lost for good.
+    kinesis.configure(|options| options.subscriptions.heartbeat = 3_600 * SECOND);
+    let mut subscription =
+        kinesis.subscribe_to_shard(&world.consumer, SHARD, &IteratorStart::TrimHorizon).unwrap();
+    let mut writer = tokio::task::JoinSet::new();
+    writer.spawn(async move {
+        for number in 0..20_000_u32 {
+            kinesis.put_record(STREAM, NewRecord::new("k", number.to_be_bytes().to_vec())).unwrap();
+            if number % 7 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let read = async {
+        let mut seen = 0;
+        while seen < 20_000 {
+            seen += subscription.next().await.unwrap().unwrap().records.len();
+        }
+    };
+    tokio::time::timeout(60 * SECOND, read).await.expect("every put wakes the reader");
+    writer.join_all().await;
 }

@@ -7,6 +7,7 @@ mod limits;
 mod lineage;
 mod read;
 mod retention;
+mod sessions;
 mod shards;
 mod streams;
 mod stress;
