@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use integration_tests::sim::history::Entry;
 use integration_tests::sim::judge::Promise;
-use integration_tests::sim::plan::{Deed, Frozen, Plan, Step, Wire, Wishes};
+use integration_tests::sim::plan::{Deed, Frozen, Plan, Reading, Step, Wire, Wishes};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
@@ -37,6 +37,7 @@ fn script(workers: usize, storm: Duration, deeds: &[(Duration, Step)]) -> Plan {
         shards: Some(6),
         workers: Some(workers),
         wire: Some(Wire::Model),
+        reading: Some(Reading::Polling),
         coordination: Some(Coordination::Fleet),
     };
     let mut plan = Plan::draw(Seed(1), Scenario::Calm, wishes).unwrap();

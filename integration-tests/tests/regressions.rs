@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken expectation ends the test")]
 
-use integration_tests::sim::plan::{Plan, Wire, Wishes};
+use integration_tests::sim::plan::{Plan, Reading, Wire, Wishes};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
 use integration_tests::sim::seed::Seed;
@@ -13,7 +13,8 @@ fn keeps_every_promise(scenario: Scenario, seed: u64) {
 }
 
 fn keeps_every_promise_as(coordination: Coordination, scenario: Scenario, seed: u64) {
-    let wishes = Wishes { wire: Some(Wire::Model), coordination: Some(coordination), ..Wishes::default() };
+    let (wire, reading) = (Some(Wire::Model), Some(Reading::Polling));
+    let wishes = Wishes { wire, reading, coordination: Some(coordination), ..Wishes::default() };
     let verdict = run(Plan::draw(Seed(seed), scenario, wishes).unwrap(), None);
     assert_eq!(verdict.breach, None, "{scenario} seed {seed}:\n{}\n{}", verdict.plan, verdict.state);
 }

@@ -137,6 +137,9 @@ impl From<SourceError> for Error {
             SourceErrorKind::StreamMissing | SourceErrorKind::ShardMissing => {
                 (ErrorKind::Missing, "check the stream's name or ARN, the account and the region")
             }
+            SourceErrorKind::ConsumerMissing => {
+                (ErrorKind::Missing, "register the consumer, or give the application a consumer's name")
+            }
             SourceErrorKind::Misconfigured => (ErrorKind::Config, "correct the stream's name or ARN"),
             SourceErrorKind::PositionUnknown => (
                 ErrorKind::Refused,

@@ -98,6 +98,18 @@ pub enum Event {
         /// The latest error, with its causes.
         error: String,
     },
+    /// A shard is polled, because it cannot be subscribed to.
+    FallbackStarted {
+        /// The shard.
+        shard: ShardId,
+        /// Why, with the causes.
+        error: String,
+    },
+    /// A shard that was polled instead is subscribed to again.
+    FallbackEnded {
+        /// The shard.
+        shard: ShardId,
+    },
     /// A row of the lease table cannot be read; it is left alone.
     UnreadableLease {
         /// The row's key.

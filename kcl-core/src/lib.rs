@@ -61,7 +61,8 @@
 //!
 //! # Features
 //!
-//! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `test-util`: the
+//! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
+//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `test-util`: the
 //! `testing` module, outside semver.
 
 mod checkpointer;

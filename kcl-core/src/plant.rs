@@ -69,6 +69,8 @@ plants! {
     ResumeAfterAggregate = "resume-after-aggregate",
     /// D-1: a reader that has to start again does so at the tip.
     ReopenAtLatest = "reopen-at-latest",
+    /// D-1: an event counts as taken once it came, whether or not there was room for it.
+    AcceptWithoutRoom = "accept-without-room",
     /// D-2: records count as acknowledged as soon as they are handed over.
     CheckpointAheadOfAck = "checkpoint-ahead-of-ack",
     /// D-2: an old position overwrites a newer one.

@@ -25,8 +25,8 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | (none) | the models and their [`clock`]; the only dependency is `bytes` |
-//! | `wire` | the AWS JSON protocol: `services::Services` answers a request given as bytes |
-//! | `tokio` | a clock that follows tokio's |
+//! | `wire` | the AWS JSON protocol and its event streams: `services::Services` answers a request given as bytes |
+//! | `tokio` | a clock that follows tokio's, and subscriptions that can be awaited |
 //! | `dynamodb` | DynamoDB, by the `dynoxide-rs` library |
 //! | `cloudwatch` | CloudWatch `PutMetricData`, captured for assertions; not in the default set |
 //! | `client` | HTTP clients for the SDK, and the fault layer |
@@ -41,6 +41,8 @@ pub mod cloudwatch;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
 pub mod error;
+#[cfg(feature = "wire")]
+pub mod event_stream;
 #[cfg(feature = "client")]
 pub mod faults;
 pub mod kinesis;

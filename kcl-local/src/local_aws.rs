@@ -19,7 +19,7 @@ use crate::cloudwatch::CloudWatch;
 use crate::dynamodb::DynamoDb;
 use crate::faults::Faults;
 use crate::kinesis::{Kinesis, KinesisOptions};
-use crate::server::Server;
+use crate::server::{Server, ServerOptions};
 use crate::services::Services;
 
 /// The region of every configuration handed out.
@@ -108,6 +108,12 @@ impl LocalAws {
         self.server.as_ref().map(|server| server.address().port())
     }
 
+    /// The server; `None` without sockets.
+    #[must_use]
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
     /// The HTTP client of [`sdk_config`](Self::sdk_config), to be wrapped or put elsewhere.
     #[must_use]
     pub fn http_client(&self) -> SharedHttpClient {
@@ -149,7 +155,7 @@ impl TimeSource for ServiceTime {
 pub struct LocalAwsBuilder {
     clock: Option<SharedClock>,
     kinesis_options: KinesisOptions,
-    port: u16,
+    server_options: ServerOptions,
     faults: Option<Faults>,
 }
 
@@ -171,7 +177,13 @@ impl LocalAwsBuilder {
 
     /// The loopback port, by default a free one. Without effect in process.
     pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
+        self.server_options.port = port;
+        self
+    }
+
+    /// The most requests that an HTTP/2 connection carries at a time, by default 200. Without effect in process.
+    pub fn max_concurrent_streams(mut self, count: u32) -> Self {
+        self.server_options.max_concurrent_streams = count;
         self
     }
 
@@ -189,7 +201,8 @@ impl LocalAwsBuilder {
     /// The port is taken, or the system has no thread or memory left.
     pub async fn start(self) -> Result<LocalAws, StartError> {
         let (services, dynamodb) = self.services(|| Arc::new(SystemClock))?;
-        let server = Server::start(services.clone(), self.port).await.map_err(StartError::new)?;
+        let server = Server::start_with(services.clone(), self.server_options).await;
+        let server = server.map_err(StartError::new)?;
         let endpoint_url = format!("http://{}", server.address());
         let http_client = self.wrap(SharedHttpClient::new(PlainHttpClient::new()));
         Ok(LocalAws { services, dynamodb, http_client, endpoint_url, server: Some(server) })

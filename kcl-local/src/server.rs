@@ -4,23 +4,25 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::error::ApiError;
 use crate::services::Services;
-use crate::wire::{AwsRequest, AwsResponse};
+use crate::wire::{AwsBody, AwsRequest, AwsResponse};
 
 /// The longest request body that is read; PutRecords may carry 10 MiB of data, in base64.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -31,16 +33,34 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// How long the listener rests after a failed accept, which means too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves [`Services`] over HTTP/1.1 on 127.0.0.1, on a thread and a runtime of its own.
+/// Settings of a [`Server`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// The port of 127.0.0.1; 0, the default, takes a free one.
+    pub port: u16,
+    /// The most requests, event streams included, that an HTTP/2 connection carries at a time. Default 200.
+    pub max_concurrent_streams: u32,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { port: 0, max_concurrent_streams: 200 }
+    }
+}
+
+/// Serves [`Services`] on 127.0.0.1, on a thread and a runtime of its own: over HTTP/1.1, and on the same port over
+/// HTTP/2 for clients that begin with it (prior knowledge), since there is no TLS to negotiate it.
 ///
 /// The services run on that thread too, so that SQLite under a lock never blocks the caller's
-/// runtime, and requests are answered one after another. Dropping the server closes the listener
-/// at once, gives answers under way 200 ms to be written, and joins the thread; it blocks the
-/// dropping thread for that long at most.
+/// runtime, and requests are answered one after another. An event stream is sent as its reader takes it: unread events
+/// stay in the stream of records. Dropping the server closes the listener at once, gives answers under way 200 ms to be
+/// written, event streams among them, and joins the thread; it blocks the dropping thread for that long at most.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<()>,
+    away: watch::Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -50,7 +70,16 @@ impl Server {
     /// # Errors
     /// The port is taken, or there are no threads or files left.
     pub async fn start(services: Services, port: u16) -> io::Result<Self> {
+        Self::start_with(services, ServerOptions { port, ..ServerOptions::default() }).await
+    }
+
+    /// Listens with these settings.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(services: Services, options: ServerOptions) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(());
+        let (away, sent_away) = watch::channel(());
         let (started, start) = oneshot::channel();
         #[allow(clippy::disallowed_methods, reason = "the server has its own thread, which its drop ends")]
         let thread = std::thread::Builder::new().name("kcl-local".into()).spawn(move || {
@@ -59,17 +88,24 @@ impl Server {
                 Err(error) => return drop(started.send(Err(error))),
             };
             runtime.block_on(async move {
-                match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+                match TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await {
                     Ok(listener) => {
                         let _ = started.send(listener.local_addr());
-                        serve(listener, services, stopped).await;
+                        let host = Host { services, options, stopped, sent_away };
+                        host.serve(listener).await;
                     }
                     Err(error) => drop(started.send(Err(error))),
                 }
             });
         })?;
         let address = start.await.map_err(|_| io::Error::other("the server thread ended"))??;
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, stop, away, thread: Some(thread) })
+    }
+
+    /// Asks the clients of all connections that are open now to go: HTTP/2 connections get a `GOAWAY` and end with the
+    /// last of their requests, HTTP/1.1 connections end after the answer under way. New connections are taken as before.
+    pub fn send_away(&self) {
+        self.away.send_replace(());
     }
 
     /// The address that is listened on.
@@ -89,52 +125,92 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, services: Services, mut stopped: watch::Receiver<()>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            // The stop goes first, or a busy listener would outlive it.
-            biased;
-            _ = stopped.changed() => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(converse(stream, services.clone(), stopped.clone()));
+/// What every connection gets of the server.
+#[derive(Clone)]
+struct Host {
+    services: Services,
+    options: ServerOptions,
+    stopped: watch::Receiver<()>,
+    sent_away: watch::Receiver<()>,
+}
+
+impl Host {
+    async fn serve(mut self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                // The stop goes first, or a busy listener would outlive it.
+                biased;
+                _ = self.stopped.changed() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(self.clone().converse(stream));
+                    }
+                    Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                },
+            }
+        }
+        drop(listener);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN, drained).await;
+    }
+
+    /// Answers the requests of one connection until either side closes it or the server stops.
+    async fn converse(mut self, stream: TcpStream) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        // Only those are sent away who were there.
+        self.sent_away.mark_unchanged();
+        let services = self.services.clone();
+        let answer = service_fn(move |request| {
+            let services = services.clone();
+            async move { Ok::<_, Infallible>(answer(&services, request).await) }
+        });
+        let mut builder = auto::Builder::new(Streams::default());
+        builder.http1().timer(TokioTimer::new());
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(self.options.max_concurrent_streams);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+        let mut is_leaving = false;
+        loop {
+            tokio::select! {
+                // The end is final; the stop goes before it so that it is not put off.
+                biased;
+                _ = self.stopped.changed() => break,
+                Ok(()) = self.sent_away.changed(), if !is_leaving => {
+                    is_leaving = true;
+                    connection.as_mut().graceful_shutdown();
                 }
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            },
+                // An error here is the client's hang-up.
+                _ = connection.as_mut() => return,
+            }
         }
-    }
-    drop(listener);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(DRAIN, drained).await;
-}
-
-/// Answers the requests of one connection until either side closes it or the server stops.
-async fn converse(stream: TcpStream, services: Services, mut stopped: watch::Receiver<()>) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let answer = service_fn(move |request| {
-        let services = services.clone();
-        async move { Ok::<_, Infallible>(answer(&services, request).await) }
-    });
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // Either end of the race is final; the stop goes first so that it is not put off.
-        biased;
-        _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            // An error here is the client's hang-up.
-            let _ = connection.await;
-        }
-        _ = connection.as_mut() => {}
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
     }
 }
 
-async fn answer(services: &Services, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Runs the requests of one HTTP/2 connection; they end with it.
+#[derive(Clone, Default)]
+struct Streams {
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(async move {
+            stream.await;
+        });
+    }
+}
+
+async fn answer(services: &Services, request: Request<Incoming>) -> Response<AwsBody> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MAX_REQUEST).collect().await {
         Ok(body) => body.to_bytes(),
@@ -151,13 +227,13 @@ async fn answer(services: &Services, request: Request<Incoming>) -> Response<Ful
     render(services.handle(&AwsRequest::new(head.uri.path(), header, body)))
 }
 
-fn render(response: AwsResponse) -> Response<Full<Bytes>> {
+fn render(response: AwsResponse) -> Response<AwsBody> {
     let mut builder = Response::builder().status(response.status);
     for (name, value) in &response.headers {
         builder = builder.header(*name, value);
     }
-    builder.body(Full::new(response.body)).unwrap_or_else(|_| {
-        let mut bare = Response::new(Full::default());
+    builder.body(response.body).unwrap_or_else(|_| {
+        let mut bare = Response::new(AwsBody::Whole(Bytes::new()));
         *bare.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
         bare
     })

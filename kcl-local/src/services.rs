@@ -76,7 +76,8 @@ impl Services {
         self.cloudwatch.as_ref()
     }
 
-    /// Answers one request. Never waits: the services run on the calling thread.
+    /// Answers one request. Never waits: the services run on the calling thread. The body of an event stream sends
+    /// its frames when it is polled.
     ///
     /// Each answer carries an `x-amzn-requestid`, numbered in the order of the answers so that a
     /// run with one thread gives the same ids each time. Signatures are not checked.
@@ -98,6 +99,12 @@ impl Services {
             return unknown_operation(request.amz_target.as_deref().unwrap_or(&request.path));
         };
         match target.service {
+            Service::Kinesis if target.operation == kinesis::api::SUBSCRIBE => {
+                match kinesis::api::subscribe(&self.kinesis, &request.body) {
+                    Ok(events) => AwsResponse::events(events),
+                    Err(error) => AwsResponse::error(&error),
+                }
+            }
             Service::Kinesis => match kinesis::api::handle(&self.kinesis, &target.operation, &request.body) {
                 Ok(body) => AwsResponse::new(200, JSON_1_1, body),
                 Err(error) => AwsResponse::error(&error),

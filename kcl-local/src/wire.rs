@@ -1,8 +1,14 @@
 //! Requests and answers as the AWS protocols frame them, free of any HTTP library.
 
+#[cfg(any(feature = "client", feature = "server"))]
+use std::pin::Pin;
+#[cfg(any(feature = "client", feature = "server"))]
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 
 use crate::error::ApiError;
+use crate::event_stream::EventStream;
 
 /// A service that is served here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,19 +90,71 @@ impl AwsRequest {
 }
 
 /// An answer: status, headers and body.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct AwsResponse {
     /// The HTTP status.
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// The whole body.
-    pub body: Bytes,
+    /// The body.
+    pub body: AwsBody,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AwsBody {
+    /// All of it.
+    Whole(Bytes),
+    /// Frames that come as things happen.
+    Events(Box<EventStream>),
+}
+
+impl AwsBody {
+    /// The bytes of a body that is whole, or `None` for a stream.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Events(_) => None,
+        }
+    }
+}
+
+/// What the body sends next, pulled by whoever writes it: a reader that does not read stops it.
+#[cfg(any(feature = "client", feature = "server"))]
+impl hyper::body::Body for AwsBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        let data = match &mut *self {
+            Self::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Self::Events(events) => std::task::ready!(events.poll_frame(cx)),
+        };
+        Poll::Ready(data.map(|data| Ok(hyper::body::Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            Self::Whole(bytes) => hyper::body::SizeHint::with_exact(bytes.len() as u64),
+            Self::Events(_) => hyper::body::SizeHint::default(),
+        }
+    }
 }
 
 /// The media type of the AWS JSON protocol of Kinesis.
 pub(crate) const JSON_1_1: &str = "application/x-amz-json-1.1";
+/// The media type of event streams.
+pub(crate) const EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
 /// The media type of Smithy RPC v2 CBOR.
 pub(crate) const CBOR: &str = "application/cbor";
 /// The media type of the AWS JSON protocol of DynamoDB.
@@ -106,7 +164,13 @@ pub(crate) const JSON_1_0: &str = "application/x-amz-json-1.0";
 impl AwsResponse {
     /// An answer with one header, its content type.
     pub(crate) fn new(status: u16, content_type: &str, body: Bytes) -> Self {
-        Self { status, headers: vec![("content-type", content_type.to_owned())], body }
+        Self { status, headers: vec![("content-type", content_type.to_owned())], body: AwsBody::Whole(body) }
+    }
+
+    /// An answer that goes on for as long as there are events.
+    pub(crate) fn events(events: EventStream) -> Self {
+        let headers = vec![("content-type", EVENT_STREAM.to_owned())];
+        Self { status: 200, headers, body: AwsBody::Events(Box::new(events)) }
     }
 
     /// Renders an error as the JSON protocols do: `__type` and `message`, and the code once more in

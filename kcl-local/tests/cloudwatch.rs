@@ -33,7 +33,7 @@ fn put(aws: &LocalAws, encoding: Option<&'static str>, body: &'static [u8]) -> A
 fn every_form_of_a_datum_is_captured() {
     let aws = LocalAws::in_process().unwrap();
     let answer = put(&aws, None, PLAIN);
-    assert_eq!((answer.status, answer.body.as_ref()), (200, [0xA0].as_slice()));
+    assert_eq!((answer.status, answer.body.bytes().unwrap().as_ref()), (200, [0xA0].as_slice()));
     let [single, set, values] = aws.services().cloudwatch().unwrap().take().try_into().unwrap();
 
     assert_eq!((single.namespace.as_str(), single.name.as_str()), ("orders-app", "RecordsProcessed"));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use integration_tests::bill::{Beginning, Question, SoFar};
-use integration_tests::sim::plan::{Plan, Wire, Wishes};
+use integration_tests::sim::plan::{Plan, Reading, Wire, Wishes};
 use integration_tests::sim::plants::{PLANTINGS, Planting};
 use integration_tests::sim::run::run;
 use integration_tests::sim::scenario::Scenario;
@@ -49,6 +49,9 @@ struct Arguments {
     /// Over the model ("model") or the AWS SDK ("sdk"), whatever the seed says.
     #[arg(long, value_parser = wire)]
     wire: Option<Wire>,
+    /// By polling ("polling") or by fan-out ("fan-out"), whatever the seed says.
+    #[arg(long, value_parser = reading)]
+    reading: Option<Reading>,
     /// As a fleet ("fleet") or lease by lease ("per-lease"), whatever the seed says.
     #[arg(long, value_parser = coordination)]
     coordination: Option<Coordination>,
@@ -99,6 +102,14 @@ fn wire(text: &str) -> Result<Wire, String> {
         "model" => Ok(Wire::Model),
         "sdk" => Ok(Wire::Sdk),
         _ => Err(format!("{text:?} is neither \"model\" nor \"sdk\"")),
+    }
+}
+
+fn reading(text: &str) -> Result<Reading, String> {
+    match text {
+        "polling" => Ok(Reading::Polling),
+        "fan-out" => Ok(Reading::FanOut),
+        _ => Err(format!("{text:?} is neither \"polling\" nor \"fan-out\"")),
     }
 }
 
@@ -176,6 +187,7 @@ fn seeds(arguments: &Arguments) -> Result<bool, String> {
         shards: arguments.shards,
         workers: arguments.workers,
         wire: arguments.wire,
+        reading: arguments.reading,
         coordination: arguments.coordination,
     };
     let draw = |seed| Plan::draw(Seed(seed), scenario, wishes).map_err(|error| error.to_string());
@@ -231,6 +243,9 @@ fn replay(arguments: &Arguments, seed: u64) -> String {
     }
     if let Some(wire) = arguments.wire {
         command += &format!(" --wire {}", if wire == Wire::Sdk { "sdk" } else { "model" });
+    }
+    if let Some(reading) = arguments.reading {
+        command += &format!(" --reading {}", if reading == Reading::FanOut { "fan-out" } else { "polling" });
     }
     if let Some(coordination) = arguments.coordination {
         let name = if coordination == Coordination::Fleet { "fleet" } else { "per-lease" };
@@ -370,8 +385,8 @@ fn notice(planting: &Planting, jobs: usize) -> Option<(u64, integration_tests::s
         if over.load(Ordering::Relaxed) {
             return;
         }
-        let wishes =
-            Wishes { wire: planting.wire, coordination: Some(planting.coordination), ..Wishes::default() };
+        let (reading, coordination) = (Some(planting.reading), Some(planting.coordination));
+        let wishes = Wishes { wire: planting.wire, reading, coordination, ..Wishes::default() };
         let Ok(plan) = Plan::draw(Seed(seed), planting.scenario, wishes) else { return };
         if let Some(breach) = run(plan, Some(planting.plant)).breach {
             over.store(true, Ordering::Relaxed);

@@ -24,6 +24,15 @@ pub enum Wire {
     Sdk,
 }
 
+/// How shards are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// By polling.
+    Polling,
+    /// By enhanced fan-out.
+    FanOut,
+}
+
 /// A task of a worker that can be frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frozen {
@@ -164,6 +173,8 @@ pub struct Plan {
     pub scenario: Scenario,
     /// What stands between workers and services.
     pub wire: Wire,
+    /// How workers read.
+    pub reading: Reading,
     /// How workers coordinate.
     pub coordination: Coordination,
     /// How many shards the stream has at first.
@@ -213,6 +224,8 @@ pub struct Wishes {
     pub workers: Option<usize>,
     /// What stands between workers and services.
     pub wire: Option<Wire>,
+    /// How workers read.
+    pub reading: Option<Reading>,
     /// How workers coordinate.
     pub coordination: Option<Coordination>,
 }
@@ -238,6 +251,9 @@ impl Plan {
         }
         if let Some(wire) = wishes.wire {
             plan.wire = wire;
+        }
+        if let Some(reading) = wishes.reading {
+            plan.reading = reading;
         }
         if let Some(coordination) = wishes.coordination {
             plan.coordination = coordination;
@@ -276,6 +292,7 @@ impl Plan {
             seed,
             scenario: Scenario::Any,
             wire,
+            reading: reading(seed),
             coordination: coordination(seed),
             shards: rng.u32(1..5),
             workers,
@@ -386,8 +403,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}, scenario {}: {:?}, {:?}",
-            self.seed, self.scenario, self.wire, self.coordination
+            "seed {}, scenario {}: {:?}, {:?}, {:?}",
+            self.seed, self.scenario, self.wire, self.reading, self.coordination
         )?;
         writeln!(
             f,
@@ -484,6 +501,12 @@ fn page_size(seed: Seed) -> NonZeroU32 {
 fn coordination(seed: Seed) -> Coordination {
     let mut rng = Rng::with_seed(seed.0.rotate_left(16) ^ 0x0f1e_e700);
     if rng.u8(..3) == 0 { Coordination::PerLease } else { Coordination::Fleet }
+}
+
+/// Drawn by a generator of its own, as [`page_size`] is.
+fn reading(seed: Seed) -> Reading {
+    let mut rng = Rng::with_seed(seed.0.rotate_left(48) ^ 0xfa_0007);
+    if rng.bool() { Reading::FanOut } else { Reading::Polling }
 }
 
 /// A mishap for the storm.

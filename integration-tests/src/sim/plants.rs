@@ -4,7 +4,7 @@ use kcl_core::Coordination;
 use kcl_core::testing::Plant;
 
 use super::judge::Promise;
-use super::plan::Wire;
+use super::plan::{Reading, Wire};
 use super::scenario::Scenario;
 
 /// A bug to plant.
@@ -16,6 +16,8 @@ pub struct Planting {
     pub scenario: Scenario,
     /// What stands between workers and services; drawn if none is given.
     pub wire: Option<Wire>,
+    /// How workers read.
+    pub reading: Reading,
     /// How workers coordinate.
     pub coordination: Coordination,
     /// Within how many seeds, from 0 on, it must be noticed.
@@ -25,11 +27,27 @@ pub struct Planting {
 }
 
 const fn planting(plant: Plant, scenario: Scenario, seeds: u64, breaks: &'static [Promise]) -> Planting {
-    Planting { plant, scenario, wire: None, coordination: Coordination::PerLease, seeds, breaks }
+    Planting {
+        plant,
+        scenario,
+        wire: None,
+        reading: Reading::Polling,
+        coordination: Coordination::PerLease,
+        seeds,
+        breaks,
+    }
 }
 
 const fn in_fleets(plant: Plant, scenario: Scenario, seeds: u64, breaks: &'static [Promise]) -> Planting {
-    Planting { plant, scenario, wire: None, coordination: Coordination::Fleet, seeds, breaks }
+    Planting {
+        plant,
+        scenario,
+        wire: None,
+        reading: Reading::Polling,
+        coordination: Coordination::Fleet,
+        seeds,
+        breaks,
+    }
 }
 
 /// Every bug, in the order of the promises they break.
@@ -41,6 +59,16 @@ pub const PLANTINGS: &[Planting] = &[
         plant: Plant::ReopenAtLatest,
         scenario: Scenario::Any,
         wire: Some(Wire::Sdk),
+        reading: Reading::Polling,
+        coordination: Coordination::PerLease,
+        seeds: 50,
+        breaks: &[Promise::D1],
+    },
+    Planting {
+        plant: Plant::AcceptWithoutRoom,
+        scenario: Scenario::BackPressure,
+        wire: None,
+        reading: Reading::FanOut,
         coordination: Coordination::PerLease,
         seeds: 50,
         breaks: &[Promise::D1],

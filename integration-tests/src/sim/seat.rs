@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kcl_core::lease::{LeaseStore, StoreErrorKind};
-use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
+use kcl_core::source::kinesis::{
+    FanOutConfig, FanOutConsumer, HttpClientFactory, KinesisStream, PollingConfig, Retrieval,
+};
 use kcl_core::testing::{
     Fault as StoreFault, FaultRule, FaultyStore, MemoryStream, Mishap, STREAM, StoreOperation,
 };
@@ -19,11 +21,13 @@ use kcl_local::kinesis::Kinesis;
 use kcl_local::wire::Service;
 
 use super::judge::{Judge, Life};
-use super::plan::Plan;
+use super::plan::{Plan, Reading};
 use super::witness::{Asked, Clocks, Landed, Strikes, Struck, WatchedSource};
 
 /// The lease table of runs over the SDK.
 const TABLE: &str = "app";
+/// The consumer that all workers subscribe with, if they do.
+const CONSUMER: &str = "app";
 
 /// The services of a run.
 #[derive(Debug)]
@@ -89,11 +93,14 @@ impl Cloud {
             Self::Model { kinesis, rows } => {
                 let landed = Landed::new(rows.clone(), life.clone(), judge.clone());
                 let store = FaultyStore::new(landed, entropy.fork());
-                let stream = MemoryStream::new(kinesis.clone(), STREAM)
-                    .with_entropy(entropy.fork())
-                    .skipping_idle_polls()
-                    .with_poll_interval(plan.poll_interval)
-                    .with_fetch_records(plan.fetch_records);
+                let stream = MemoryStream::new(kinesis.clone(), STREAM).with_entropy(entropy.fork());
+                let stream = match plan.reading {
+                    Reading::Polling => stream
+                        .skipping_idle_polls()
+                        .with_poll_interval(plan.poll_interval)
+                        .with_fetch_records(plan.fetch_records),
+                    Reading::FanOut => stream.with_consumer(CONSUMER),
+                };
                 stream.set_latency(plan.stream_latency);
                 let struck = Struck::new(store.clone(), life.clone(), judge.clone(), strikes.clone());
                 let builder = builder
@@ -104,18 +111,15 @@ impl Cloud {
             Self::Sdk { aws } => {
                 let faults = Faults::seeded(entropy.next_u64());
                 let client = faults.wrap(aws.http_client());
-                let config = aws.sdk_config().to_builder().http_client(client).build();
+                let config = aws.sdk_config().to_builder().http_client(client.clone()).build();
                 let mut store = DynamoLeaseStore::new(aws_sdk_dynamodb::Client::new(&config), TABLE);
                 if plan.page_size < NonZeroU32::MAX {
                     store = store.with_page_size(plan.page_size);
                 }
                 let landed = Landed::answered(store, life.clone(), judge.clone());
-                let mut polling = PollingConfig::default();
-                polling.min_interval = plan.poll_interval;
-                polling.max_interval = polling.max_interval.max(plan.poll_interval);
-                polling.fetch_records = plan.fetch_records;
                 let stream = KinesisStream::new(aws_sdk_kinesis::Client::new(&config), STREAM)
-                    .with_polling(polling)
+                    .with_retrieval(retrieval(plan))
+                    .with_subscription_clients(HttpClientFactory::new(move || client.clone()))
                     .with_clock(Arc::new(TokioClock::new(self.kinesis().clock().now())))
                     .with_entropy(entropy.fork());
                 let seat = Seat { life: life.clone(), clocks, wires: Wires::Sdk { faults } };
@@ -204,6 +208,17 @@ impl Seat {
     }
 }
 
+fn retrieval(plan: &Plan) -> Retrieval {
+    if plan.reading == Reading::FanOut {
+        return Retrieval::FanOut(FanOutConfig::new(FanOutConsumer::Named(CONSUMER.to_owned())));
+    }
+    let mut polling = PollingConfig::default();
+    polling.min_interval = plan.poll_interval;
+    polling.max_interval = polling.max_interval.max(plan.poll_interval);
+    polling.fetch_records = plan.fetch_records;
+    Retrieval::Polling(polling)
+}
+
 /// A mishap as the fault layer under the SDK makes it. What only the model can do wrong is left out.
 fn over_the_sdk(mishap: Mishap) -> Vec<Rule> {
     const WRITES: [&str; 3] = ["PutItem", "UpdateItem", "DeleteItem"];
@@ -212,7 +227,10 @@ fn over_the_sdk(mishap: Mishap) -> Vec<Rule> {
     let writes = |fault: Fault| {
         WRITES.iter().map(|operation| Rule::on(Service::DynamoDb, operation, fault.clone())).collect()
     };
-    let reads = |fault: Fault| Rule::on(Service::Kinesis, "GetRecords", fault);
+    let reads = |fault: Fault| {
+        ["GetRecords", "SubscribeToShard"]
+            .map(|operation| Rule::on(Service::Kinesis, operation, fault.clone()))
+    };
     match mishap {
         Mishap::ThrottledLeases => {
             leases(Fault::Fail(Seen::Error(errors::provisioned_throughput_exceeded())))
@@ -223,13 +241,16 @@ fn over_the_sdk(mishap: Mishap) -> Vec<Rule> {
         Mishap::LateWrites => writes(Fault::LandLate { after: SECOND * 3, seen: Seen::Reset }),
         Mishap::HangingLeases => leases(Fault::Fail(Seen::Hang)),
         Mishap::SlowLeases => leases(Fault::DelayAnswer(SECOND)),
-        Mishap::DisturbedReads => vec![
-            reads(Fault::Fail(Seen::Error(errors::provisioned_throughput_exceeded()))),
-            reads(Fault::Fail(Seen::Error(errors::expired_iterator()))),
-            reads(Fault::Fail(Seen::Error(errors::service_unavailable()))),
-        ],
-        Mishap::DeniedShards => vec![reads(Fault::Fail(Seen::Error(errors::resource_not_found())))],
-        Mishap::HangingReads => vec![reads(Fault::Fail(Seen::Hang))],
+        Mishap::DisturbedReads => [
+            Seen::Error(errors::provisioned_throughput_exceeded()),
+            Seen::Error(errors::expired_iterator()),
+            Seen::Error(errors::service_unavailable()),
+        ]
+        .into_iter()
+        .flat_map(|seen| reads(Fault::Fail(seen)))
+        .collect(),
+        Mishap::DeniedShards => reads(Fault::Fail(Seen::Error(errors::resource_not_found()))).into(),
+        Mishap::HangingReads => reads(Fault::Fail(Seen::Hang)).into(),
         // Listings of the local DynamoDB are never stale, and its streams tell the truth.
         _ => Vec::new(),
     }

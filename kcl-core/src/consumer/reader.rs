@@ -131,6 +131,8 @@ pub(super) struct PrefetchReader {
     inputs: mpsc::Sender<Input>,
     reading: watch::Receiver<Reading>,
     vitals: watch::Sender<Vitals>,
+    /// Whether the source's reader reads in another way than it was told to.
+    falls_back: bool,
 }
 
 /// What became of one attempt to get an answer.
@@ -150,7 +152,8 @@ impl PrefetchReader {
         vitals: watch::Sender<Vitals>,
     ) -> Self {
         let place = Place::of(&context, lease);
-        Self { context, shard: lease.shard.clone(), place, budget, inputs, reading, vitals }
+        let shard = lease.shard.clone();
+        Self { context, shard, place, budget, inputs, reading, vitals, falls_back: false }
     }
 
     /// Reads whenever asked to. Ends by being dropped.
@@ -192,6 +195,7 @@ impl PrefetchReader {
                     backoff.reset();
                     let absorbed = reader.as_ref().and_then(|reader| reader.absorbed_failures());
                     self.note_answer(batch.behind, absorbed);
+                    self.note_fallback(reader.as_ref().and_then(|reader| reader.fallback()));
                     if let Some(last) = batch.records.last() {
                         self.place.last = Some(last.sequence_number);
                     }
@@ -298,6 +302,25 @@ impl PrefetchReader {
                 vitals.told = Some(now);
             }
             is_news
+        });
+    }
+
+    fn note_fallback(&mut self, reason: Option<Arc<SourceError>>) {
+        if self.falls_back == reason.is_some() {
+            return;
+        }
+        self.falls_back = reason.is_some();
+        let shard = self.shard.clone();
+        self.context.events.send(match reason {
+            Some(reason) => {
+                let error = Chain(&*reason).to_string();
+                tracing::warn!(%shard, error, "the shard cannot be subscribed to and is polled");
+                Event::FallbackStarted { shard, error }
+            }
+            None => {
+                tracing::info!(%shard, "the shard is subscribed to again");
+                Event::FallbackEnded { shard }
+            }
         });
     }
 

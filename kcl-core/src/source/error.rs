@@ -14,6 +14,8 @@ pub enum SourceErrorKind {
     StreamMissing,
     /// The stream exists, the shard does not (any more).
     ShardMissing,
+    /// The stream exists, the registered consumer that was to read it does not (any more).
+    ConsumerMissing,
     /// The source's settings cannot be right: a name no stream can have.
     Misconfigured,
     /// The shard does not know the position it was asked for.

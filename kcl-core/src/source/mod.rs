@@ -1,8 +1,12 @@
 //! Where records come from.
 
 mod error;
+#[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
+pub(crate) mod fan_out;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+#[cfg(any(test, feature = "test-util", feature = "kinesis"))]
+mod place;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -120,6 +124,11 @@ pub trait ShardReader: Send + Debug {
 
     /// How many failures in a row were absorbed since the last success, and the latest of them.
     fn absorbed_failures(&self) -> Option<(u32, Arc<SourceError>)> {
+        None
+    }
+
+    /// Why this reader reads in another way than it was told to, if it does: the failure of the way it was told.
+    fn fallback(&self) -> Option<Arc<SourceError>> {
         None
     }
 }

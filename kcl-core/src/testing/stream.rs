@@ -1,5 +1,7 @@
 //! A stream in memory: the model of `kcl-local` as a source, without the wire.
 
+mod subscriber;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +15,7 @@ use kcl_local::kinesis::{self as model, GetRecordsOutput, IteratorStart, Kinesis
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use self::subscriber::FanOut;
 use crate::entropy::Entropy;
 use crate::model::{ChildShard, HashKeyRange, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 use crate::source::{
@@ -34,6 +37,8 @@ pub enum StreamCall {
     Open,
     /// A read by a [`ShardReader`]: each one made, also those whose failure the reader absorbs.
     Read,
+    /// A subscription by a [`ShardReader`], if there is a consumer: each one opened, or refused.
+    Subscribe,
 }
 
 impl StreamCall {
@@ -43,14 +48,15 @@ impl StreamCall {
             Self::List => "ListShards",
             Self::Open => "GetShardIterator",
             Self::Read => "GetRecords",
+            Self::Subscribe => "SubscribeToShard",
         }
     }
 }
 
 /// A stream of a [`Kinesis`] model as a source, with hooks that make it behave badly.
 ///
-/// Readers poll at an even pace in tokio's time, paused or not, and at once while more is waiting. Clones share
-/// the model and the hooks; hooks take effect on open readers at once. Puts, splits, expired iterators and
+/// Readers poll at an even pace in tokio's time, paused or not, and at once while more is waiting. With a consumer
+/// ([`MemoryStream::with_consumer`]) they subscribe instead, as readers of Kinesis do by fan-out. Clones share the model and the hooks; hooks take effect on open readers at once. Puts, splits, expired iterators and
 /// deletions are made on the model itself.
 #[derive(Clone, Debug)]
 pub struct MemoryStream {
@@ -61,6 +67,7 @@ pub struct MemoryStream {
     hooks: Arc<Mutex<Hooks>>,
     entropy: Entropy,
     news: Option<Arc<News>>,
+    fan_out: Option<FanOut>,
 }
 
 /// What tells readers that wait at the tip that there may be something.
@@ -105,7 +112,16 @@ impl MemoryStream {
             hooks: Arc::default(),
             entropy: Entropy::seeded(0),
             news: None,
+            fan_out: None,
         }
+    }
+
+    /// Has shards read by subscriptions of the consumer of this name, registered if it is missing. The reader is the
+    /// one that reads Kinesis by fan-out; only the wire is left out.
+    #[must_use]
+    pub fn with_consumer(mut self, name: impl Into<String>) -> Self {
+        self.fan_out = Some(FanOut::new(name.into(), &self));
+        self
     }
 
     /// Sets the time between two reads of a shard that has nothing new. Default 200 ms.
@@ -242,20 +258,23 @@ impl MemoryStream {
             })
         };
         self.travel().await;
+        let failure = failure.or(self.suffer(shard).await);
+        match failure {
+            Some(kind) => Err(SourceError::new(kind, call.operation(), self.resource(shard), "planned")),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the time for which a call hangs, if it does, and says whether the shard is denied.
+    async fn suffer(&self, shard: Option<&ShardId>) -> Option<SourceErrorKind> {
         let (share, time) = self.hooks().hanging;
         if self.strikes(share) {
             let calm = Arc::clone(&self.hooks().calm);
             // In time, or when it is calm.
             let _ = timeout(time, calm.notified()).await;
         }
-        let failure = failure.or_else(|| {
-            let share = self.hooks().missing;
-            (shard.is_some() && self.strikes(share)).then_some(SourceErrorKind::ShardMissing)
-        });
-        match failure {
-            Some(kind) => Err(SourceError::new(kind, call.operation(), self.resource(shard), "planned")),
-            None => Ok(()),
-        }
+        let share = self.hooks().missing;
+        (shard.is_some() && self.strikes(share)).then_some(SourceErrorKind::ShardMissing)
     }
 
     /// Whether something of this probability happens now.
@@ -307,14 +326,7 @@ impl MemoryStream {
     }
 
     fn iterator(&self, shard: &ShardId, from: StartFrom) -> Result<String, SourceError> {
-        let number = |number: SequenceNumber| model::SequenceNumber::from_limbs(number.limbs());
-        let start = match from {
-            StartFrom::TrimHorizon => IteratorStart::TrimHorizon,
-            StartFrom::Latest => IteratorStart::Latest,
-            StartFrom::AtTimestamp(time) => IteratorStart::AtTimestamp(time),
-            StartFrom::AtSequence(at) => IteratorStart::AtSequenceNumber(number(at)),
-            StartFrom::AfterSequence(after) => IteratorStart::AfterSequenceNumber(number(after)),
-        };
+        let start = start(from);
         let at_sequence = matches!(from, StartFrom::AtSequence(_) | StartFrom::AfterSequence(_));
         self.kinesis
             .get_shard_iterator(&self.name, shard.as_str(), &start)
@@ -370,6 +382,9 @@ impl StreamSource for MemoryStream {
 
     async fn open(&self, shard: &ShardId, from: StartFrom) -> Result<Box<dyn ShardReader>, SourceError> {
         self.begin(StreamCall::Open, Some(shard)).await?;
+        if let Some(fan_out) = &self.fan_out {
+            return Ok(fan_out.open(self, shard, from));
+        }
         let iterator = self.iterator(shard, from)?;
         let opened = self.kinesis.clock().now();
         self.travel().await;
@@ -512,6 +527,17 @@ const fn number(number: model::SequenceNumber) -> SequenceNumber {
 
 fn range(range: model::HashKeyRange) -> HashKeyRange {
     HashKeyRange::new(range.start, range.end).expect("the model keeps its ranges in order")
+}
+
+fn start(from: StartFrom) -> IteratorStart {
+    let number = |number: SequenceNumber| model::SequenceNumber::from_limbs(number.limbs());
+    match from {
+        StartFrom::TrimHorizon => IteratorStart::TrimHorizon,
+        StartFrom::Latest => IteratorStart::Latest,
+        StartFrom::AtTimestamp(time) => IteratorStart::AtTimestamp(time),
+        StartFrom::AtSequence(at) => IteratorStart::AtSequenceNumber(number(at)),
+        StartFrom::AfterSequence(after) => IteratorStart::AfterSequenceNumber(number(after)),
+    }
 }
 
 fn shard(shard: &model::ShardDescription) -> Shard {

@@ -11,13 +11,13 @@ use aws_smithy_types::body::SdkBody;
 use http_body_util::BodyExt;
 
 use crate::services::Services;
-use crate::wire::{AwsRequest, AwsResponse};
+use crate::wire::{AwsBody, AwsRequest, AwsResponse};
 
 /// Hands the SDK's requests to [`Services`] without a socket, a task or a timer.
 ///
 /// It works under tokio's paused clock. Each call first lets other tasks run, as a call over a
 /// network would, and is then answered in one step: a caller that gives up before that step has
-/// not changed anything.
+/// not changed anything. An event stream is pulled by the SDK: what it does not read is not sent.
 #[derive(Clone, Debug)]
 pub struct InProcessClient {
     services: Services,
@@ -61,7 +61,11 @@ pub(crate) fn path_of(uri: &str) -> &str {
 
 pub(crate) fn into_sdk(response: AwsResponse) -> Result<HttpResponse, ConnectorError> {
     let status = StatusCode::try_from(response.status).map_err(|error| ConnectorError::user(error.into()))?;
-    let mut answer = HttpResponse::new(status, SdkBody::from(response.body));
+    let body = match response.body {
+        AwsBody::Whole(bytes) => SdkBody::from(bytes),
+        events @ AwsBody::Events(_) => SdkBody::from_body_1_x(events),
+    };
+    let mut answer = HttpResponse::new(status, body);
     for (name, value) in response.headers {
         answer.headers_mut().try_insert(name, value).map_err(|error| ConnectorError::user(error.into()))?;
     }

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::io;
+use std::mem;
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
@@ -17,9 +18,10 @@ use aws_smithy_types::config_bag::ConfigBag;
 use http_body_util::BodyExt;
 
 use super::rule::{Fate, Verdict};
-use super::{Faults, Seen};
+use super::stream::FaultyBody;
+use super::{Faults, Seen, StreamFault, When};
 use crate::client::{into_sdk, path_of, timed_out, within_read_timeout};
-use crate::wire::{AwsResponse, Service, Target};
+use crate::wire::{AwsResponse, EVENT_STREAM, Service, Target};
 
 #[derive(Debug)]
 pub(super) struct FaultyClient {
@@ -80,16 +82,36 @@ impl HttpConnector for FaultyConnector {
         else {
             return self.inner.call(request);
         };
-        let verdict = self.faults.judge(&target, request.body().bytes().unwrap_or_default());
-        if !verdict.changes_anything() {
-            return self.inner.call(request);
-        }
+        let mut verdict = self.faults.judge(&target, request.body().bytes().unwrap_or_default());
+        let stream = mem::take(&mut verdict.stream);
         let this = self.clone();
         HttpConnectorFuture::new(async move {
-            let read_timeout = this.settings.read_timeout();
-            within_read_timeout(read_timeout, Box::pin(this.suffer(target.service, request, verdict))).await
+            let faults = this.faults.clone();
+            let answer = if verdict.changes_the_call() {
+                let read_timeout = this.settings.read_timeout();
+                within_read_timeout(read_timeout, Box::pin(this.suffer(target.service, request, verdict)))
+                    .await
+            } else {
+                this.inner.call(request).await
+            };
+            answer.map(|answer| watch(answer, &faults, target, stream))
         })
     }
+}
+
+/// Puts the body of an event stream behind the faults that befall it, and counts it. Other answers stay as they are.
+fn watch(
+    mut answer: HttpResponse,
+    faults: &Faults,
+    target: Target,
+    stream: Vec<(When, StreamFault)>,
+) -> HttpResponse {
+    if answer.headers().get("content-type").is_some_and(|kind| kind.starts_with(EVENT_STREAM)) {
+        let open = faults.stream_opened(target);
+        let body = mem::replace(answer.body_mut(), SdkBody::taken());
+        *answer.body_mut() = SdkBody::from_body_1_x(FaultyBody::new(body, stream, open));
+    }
+    answer
 }
 
 impl FaultyConnector {

@@ -63,3 +63,49 @@ pub fn access_denied() -> ApiError {
 pub fn kms_throttling() -> ApiError {
     ApiError::client("KMSThrottlingException", "The request was denied due to request throttling")
 }
+
+/// `ResourceInUseException`: another subscription holds the shard, or the resource is not active.
+#[must_use]
+pub fn resource_in_use() -> ApiError {
+    ApiError::client("ResourceInUseException", "Another active subscription exists for this consumer")
+}
+
+/// `InternalFailureException` with status 500, as an event stream of Kinesis carries it.
+#[must_use]
+pub fn internal_failure() -> ApiError {
+    ApiError {
+        status: 500,
+        code: "InternalFailureException".into(),
+        message: "Internal failure of the service".into(),
+    }
+}
+
+/// `KMSDisabledException`: an encrypted stream whose key is switched off.
+#[must_use]
+pub fn kms_disabled() -> ApiError {
+    ApiError::client("KMSDisabledException", "The key is disabled")
+}
+
+/// `KMSInvalidStateException`: an encrypted stream whose key is in no state to be used.
+#[must_use]
+pub fn kms_invalid_state() -> ApiError {
+    ApiError::client("KMSInvalidStateException", "The state of the key does not allow the request")
+}
+
+/// `KMSAccessDeniedException`: the policy of the key does not allow the caller to use it.
+#[must_use]
+pub fn kms_access_denied() -> ApiError {
+    ApiError::client("KMSAccessDeniedException", "The ciphertext refers to a key that may not be used")
+}
+
+/// `KMSNotFoundException`: an encrypted stream whose key does not exist.
+#[must_use]
+pub fn kms_not_found() -> ApiError {
+    ApiError::client("KMSNotFoundException", "The key does not exist")
+}
+
+/// `KMSOptInRequired`: an account that has not subscribed to the key service.
+#[must_use]
+pub fn kms_opt_in_required() -> ApiError {
+    ApiError::client("KMSOptInRequired", "The account needs a subscription for the service")
+}

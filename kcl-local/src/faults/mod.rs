@@ -2,8 +2,9 @@
 //!
 //! [`Faults::wrap`] puts a layer around an HTTP client of the SDK. [`Rule`]s say which calls suffer
 //! and what: a delay, an error, a lost connection, an answer that is dropped after the request was
-//! executed, a request that lands later than the caller believes, a duplicate. The layer also
-//! counts calls per operation and records requests for assertions.
+//! executed, a request that lands later than the caller believes, a duplicate; for an event stream
+//! also silence, a break, an exception or a damaged frame at a chosen moment. The layer also
+//! counts calls and streams per operation and records requests for assertions.
 //!
 //! ```
 //! # #[cfg(feature = "aws")]
@@ -36,6 +37,7 @@
 mod connector;
 pub mod errors;
 mod rule;
+mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -52,6 +54,7 @@ use crate::wire::{Service, Target};
 use connector::FaultyClient;
 pub use rule::{Rule, RuleHandle};
 use rule::{RuleState, Verdict};
+pub use stream::{StreamFault, When};
 
 /// What happens to a call.
 #[derive(Clone, Debug)]
@@ -79,6 +82,12 @@ pub enum Fault {
     /// The request is executed twice and the caller sees the second answer, as after a retry that
     /// some proxy made on its own.
     Duplicate,
+    /// The request is executed; if its answer is an event stream, that suffers. It counts as a hit
+    /// when the call is made.
+    ///
+    /// A stream can suffer several faults, of one rule or of many: delays add up, and what breaks
+    /// the stream off first is the end of it.
+    Stream(When, StreamFault),
 }
 
 /// What the caller sees instead of the answer.
@@ -129,8 +138,34 @@ struct State {
     rules: Vec<Arc<Mutex<RuleState>>>,
     added: u64,
     calls: BTreeMap<Target, u64>,
+    streams: BTreeMap<Target, StreamCount>,
     recorded: VecDeque<RecordedCall>,
     keep: usize,
+}
+
+/// The event streams of one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamCount {
+    /// Those that were opened.
+    pub opened: u64,
+    /// Those of them that have neither ended nor been dropped by the caller.
+    pub open: u64,
+}
+
+/// Counts a stream as open until it is dropped.
+#[derive(Debug)]
+struct OpenStream {
+    faults: Faults,
+    target: Target,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        if let Some(count) = self.faults.state().streams.get_mut(&self.target) {
+            count.open -= 1;
+        }
+    }
 }
 
 impl Faults {
@@ -176,6 +211,13 @@ impl Faults {
         self.state().calls.clone()
     }
 
+    /// How many event streams calls of `operation` have opened, and how many are open.
+    #[must_use]
+    pub fn streams(&self, service: Service, operation: &str) -> StreamCount {
+        let target = Target { service, operation: operation.to_owned() };
+        self.state().streams.get(&target).copied().unwrap_or_default()
+    }
+
     /// Keeps the last `count` calls from now on; 0, the default, keeps none.
     pub fn record_last(&self, count: usize) {
         let mut state = self.state();
@@ -210,6 +252,14 @@ impl Faults {
         let mut late = self.shared.late.lock().unwrap_or_else(PoisonError::into_inner);
         while late.try_join_next().is_some() {}
         late.spawn(landing);
+    }
+
+    fn stream_opened(&self, target: Target) -> OpenStream {
+        let mut state = self.state();
+        let count = state.streams.entry(target.clone()).or_default();
+        count.opened += 1;
+        count.open += 1;
+        OpenStream { faults: self.clone(), target }
     }
 
     /// Counts and records a call, and asks the rules.

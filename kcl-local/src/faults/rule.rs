@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Fault, Seen};
+use super::{Fault, Seen, StreamFault, When};
 use crate::wire::{Service, Target};
 
 type Predicate = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -159,6 +159,7 @@ pub(super) struct Verdict {
     pub(super) delay_request: Duration,
     pub(super) delay_answer: Duration,
     pub(super) fate: Option<Fate>,
+    pub(super) stream: Vec<(When, StreamFault)>,
 }
 
 impl Verdict {
@@ -173,6 +174,10 @@ impl Verdict {
                 self.delay_answer += *by;
                 return true;
             }
+            Fault::Stream(when, fault) => {
+                self.stream.push((*when, fault.clone()));
+                return true;
+            }
             Fault::Fail(seen) => Fate::Fail(seen.clone()),
             Fault::DropAnswer(seen) => Fate::DropAnswer(seen.clone()),
             Fault::LandLate { after, seen } => Fate::LandLate { after: *after, seen: seen.clone() },
@@ -184,6 +189,10 @@ impl Verdict {
     }
 
     pub(super) fn changes_anything(&self) -> bool {
+        self.changes_the_call() || !self.stream.is_empty()
+    }
+
+    pub(super) fn changes_the_call(&self) -> bool {
         self.fate.is_some() || !self.delay_request.is_zero() || !self.delay_answer.is_zero()
     }
 }

@@ -7,16 +7,20 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::kinesis::Kinesis;
 
+mod consumers;
 mod control;
 mod records;
 mod request;
 mod shards;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 
+pub use subscribe::{SUBSCRIBE, subscribe};
+
 /// Serves one request: `operation` is the part of `X-Amz-Target` after the dot, `body` its JSON.
 ///
-/// Operations with an empty answer return `{}`.
+/// Operations with an empty answer return `{}`. `SubscribeToShard`, which is answered by a stream, is [`subscribe`]'s.
 ///
 /// # Errors
 /// The service's error, to be rendered by the transport. `UnknownOperationException` for an
@@ -42,6 +46,10 @@ pub fn handle(service: &Kinesis, operation: &str, body: &[u8]) -> Result<Bytes, 
         "UpdateMaxRecordSize" => render(&control::update_max_record_size(service, &parse(body)?)?),
         "AddTagsToStream" => render(&control::add_tags(service, parse(body)?)?),
         "RemoveTagsFromStream" => render(&control::remove_tags(service, &parse(body)?)?),
+        "RegisterStreamConsumer" => render(&consumers::register(service, parse(body)?)?),
+        "DeregisterStreamConsumer" => render(&consumers::deregister(service, &parse(body)?)?),
+        "DescribeStreamConsumer" => render(&consumers::describe(service, &parse(body)?)?),
+        "ListStreamConsumers" => render(&consumers::list(service, &parse(body)?)?),
         "ListTagsForStream" => render(&control::list_tags(service, &parse(body)?)?),
         _ => Err(ApiError::client(
             "UnknownOperationException",

@@ -46,6 +46,15 @@ impl Bucket {
         self.blocked = self.used > i64::from(rate) * SCALE;
     }
 
+    /// When the bucket closed by an overdraft opens again, in milliseconds; `None` if it is open.
+    pub(crate) fn opens_at(&mut self, rate: Option<u32>, now: u64) -> Option<u64> {
+        if self.is_open(rate, now) {
+            return None;
+        }
+        let rate = i64::from(rate?.max(1));
+        Some(now.saturating_add(u64::try_from(self.used).unwrap_or(0).div_ceil(rate.unsigned_abs())))
+    }
+
     fn refill(&mut self, rate: u32, now: u64) {
         let elapsed = i64::try_from(now.saturating_sub(self.at)).unwrap_or(i64::MAX);
         self.used = self.used.saturating_sub(elapsed.saturating_mul(i64::from(rate))).max(0);
@@ -76,8 +85,10 @@ mod tests {
         let mut bucket = Bucket::default();
         assert!(bucket.is_open(Some(100), 0));
         bucket.charge(Some(100), 500);
+        assert_eq!(bucket.opens_at(Some(100), 1_000), Some(5_000));
         assert!(!bucket.is_open(Some(100), 4_999));
         assert!(bucket.is_open(Some(100), 5_000));
+        assert_eq!(bucket.opens_at(Some(100), 5_000), None);
     }
 
     #[test]

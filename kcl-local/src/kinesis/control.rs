@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::ApiError;
 
 use super::bucket::Bucket;
+use super::consumer::Consumers;
 use super::errors::{constraint, identifier, in_use, invalid, within};
 use super::hash_key::HashKeyRange;
 use super::reshard::Change;
@@ -141,17 +142,39 @@ impl Kinesis {
     /// Deletes a stream with all its records.
     ///
     /// # Errors
-    /// `ResourceNotFoundException`; `ResourceInUseException` while the stream is being made.
+    /// `ResourceNotFoundException`; `ResourceInUseException` while the stream is being made, or if
+    /// consumers are registered with it.
     pub fn delete_stream<'a>(&self, stream: impl Into<StreamRef<'a>>) -> Result<(), ApiError> {
-        let stream = stream.into();
+        self.delete(&stream.into(), false)
+    }
+
+    /// Deletes a stream with all its records and its registered consumers. Their subscriptions end
+    /// at once, with `ResourceNotFoundException`.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`; `ResourceInUseException` while the stream is being made.
+    pub fn delete_stream_and_consumers<'a>(&self, stream: impl Into<StreamRef<'a>>) -> Result<(), ApiError> {
+        self.delete(&stream.into(), true)
+    }
+
+    pub(crate) fn delete(&self, stream: &StreamRef<'_>, with_consumers: bool) -> Result<(), ApiError> {
         self.altering(|state| {
             state.allow_change("DeleteStream")?;
             let (now, delay) = (state.now, millis_of(state.options.delete_delay));
-            let found = state.resolve(&stream)?;
+            let found = state.resolve(stream)?;
             match found.status {
                 StreamStatus::Creating => return Err(super::reshard::not_active(found)),
                 StreamStatus::Deleting => return Ok(()),
                 StreamStatus::Active | StreamStatus::Updating => {}
+            }
+            if !with_consumers && !found.consumers.registered.is_empty() {
+                return Err(in_use(format!(
+                    "Stream {} under account {} has {} registered consumers; set EnforceConsumerDeletion to delete \
+                     them too.",
+                    found.name,
+                    found.account,
+                    found.consumers.registered.len()
+                )));
             }
             if delay == 0 {
                 let id = found.id;
@@ -283,6 +306,7 @@ fn make(state: &mut State, stream: NewStream, shards: u32) -> Stream {
         shards: BTreeMap::new(),
         open: BTreeMap::new(),
         next_shard: 0,
+        consumers: Consumers::default(),
         expired_total: 0,
     };
     for range in HashKeyRange::uniform(shards) {

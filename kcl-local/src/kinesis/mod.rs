@@ -5,13 +5,16 @@
 //! protocol over them. A put assigns the sequence number, stamps the arrival and makes the record
 //! visible in one step, so a reader can never pass over a record that was acknowledged.
 //!
-//! All time is the given clock's: arrival times, retention, iterator and token lifetimes, delays
-//! and limits. Time that runs backwards is taken to stand still.
+//! All time is the given clock's: arrival times, retention, iterator and token lifetimes, sessions,
+//! delays and limits. Time that runs backwards is taken to stand still.
+//!
+//! A registered consumer's [`Subscription`] is pushed what is put: it says at each moment what it
+//! sends or until when it waits, and with feature `tokio` it can be awaited.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use kcl_local::clock::SystemClock;
-//! use kcl_local::kinesis::{IteratorStart, Kinesis, NewRecord};
+//! use kcl_local::kinesis::{IteratorStart, Kinesis, NewRecord, Step};
 //!
 //! # fn main() -> Result<(), kcl_local::error::ApiError> {
 //! let kinesis = Kinesis::new(Arc::new(SystemClock));
@@ -20,6 +23,12 @@
 //! let iterator = kinesis.get_shard_iterator("orders", &placed.shard_id, &IteratorStart::TrimHorizon)?;
 //! let page = kinesis.get_records(&iterator, None)?;
 //! assert_eq!(page.records[0].sequence_number, placed.sequence_number);
+//!
+//! let audit = kinesis.register_stream_consumer("orders", "audit")?;
+//! let start = IteratorStart::TrimHorizon;
+//! let mut subscription = kinesis.subscribe_to_shard(&audit.arn, &placed.shard_id, &start)?;
+//! let Step::Event(event) = subscription.try_next()? else { unreachable!("there is a record") };
+//! assert_eq!(event.records, page.records);
 //! # Ok(())
 //! # }
 //! ```
@@ -31,6 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::clock::SharedClock;
 
 mod bucket;
+mod consumer;
 mod control;
 mod errors;
 mod hash_key;
@@ -43,17 +53,21 @@ mod reshard;
 mod sequence;
 mod settings;
 mod shard;
+mod sleepers;
 mod state;
 mod stream;
+mod subscribe;
+mod subscription;
 mod token;
 
 #[cfg(feature = "wire")]
 pub mod api;
 
+pub use consumer::{ConsumerDescription, ConsumerPage, ConsumerRef, ConsumerStatus};
 pub use control::{AccountLimits, NewStream, StreamDescription, StreamPage};
 pub use hash_key::{HashKeyRange, hash_key};
 pub use list::{ListShards, ShardFilter, ShardPage};
-pub use options::{KinesisOptions, Limits};
+pub use options::{KinesisOptions, Limits, SubscriptionOptions};
 pub use put::{NewRecord, Placement};
 pub use read::{GetRecordsOutput, IteratorStart};
 pub use reshard::ShardCountUpdate;
@@ -62,6 +76,7 @@ pub use settings::TagPage;
 pub use shard::{ChildShard, ShardDescription, StoredRecord};
 pub use state::StreamRef;
 pub use stream::{StreamMode, StreamStatus, StreamSummary};
+pub use subscription::{Step, Subscription, SubscriptionEvent};
 
 use state::State;
 
@@ -120,8 +135,17 @@ impl Kinesis {
         listeners.push(Arc::new(listener));
     }
 
-    /// Runs one operation that changes something, and tells of it.
+    /// Runs one operation that changes something, wakes all subscriptions, and tells of it.
     fn altering<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        self.telling(|state| {
+            let outcome = operation(state);
+            state.sleepers.rouse_all();
+            outcome
+        })
+    }
+
+    /// Runs one operation that changes something and rouses whom it concerns, and tells of it.
+    fn telling<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
         let outcome = self.with(operation);
         // Called without the lock: listeners may call the service.
         let listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -133,9 +157,17 @@ impl Kinesis {
 
     /// Runs one operation: alone, and at one moment.
     fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.now = state.now.max(millis(self.shared.clock.now()));
-        operation(&mut state)
+        let (outcome, roused) = {
+            let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.now = state.now.max(millis(self.shared.clock.now()));
+            let outcome = operation(&mut state);
+            (outcome, state.sleepers.take_roused())
+        };
+        // Woken without the lock: a waker may poll at once.
+        for waker in roused {
+            waker.wake();
+        }
+        outcome
     }
 }
 

@@ -20,6 +20,12 @@ pub struct KinesisOptions {
     pub reshard_delay: Duration,
     /// How long a deleted stream stays `DELETING`. Default zero.
     pub delete_delay: Duration,
+    /// How long a new consumer stays `CREATING`. Default zero: it is `ACTIVE` at once.
+    pub consumer_create_delay: Duration,
+    /// How long a deregistered consumer stays `DELETING`. Default zero.
+    pub consumer_delete_delay: Duration,
+    /// How subscriptions behave.
+    pub subscriptions: SubscriptionOptions,
     /// The retention of new streams. Default 24 hours.
     pub retention: Duration,
     /// How long a shard iterator can be used. Default 5 minutes, as the service.
@@ -38,10 +44,52 @@ impl Default for KinesisOptions {
             create_delay: Duration::ZERO,
             reshard_delay: Duration::ZERO,
             delete_delay: Duration::ZERO,
+            consumer_create_delay: Duration::ZERO,
+            consumer_delete_delay: Duration::ZERO,
+            subscriptions: SubscriptionOptions::default(),
             retention: Duration::from_hours(24),
             iterator_lifetime: Duration::from_mins(5),
             token_lifetime: Duration::from_secs(300),
             limits: Limits::default(),
+        }
+    }
+}
+
+/// How the subscriptions of `SubscribeToShard` behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionOptions {
+    /// How long a subscription lasts before it ends without an error. Default 5 minutes, as the
+    /// service. It is fixed when the subscription is made.
+    pub session: Duration,
+    /// For how long after a successful call for a consumer and a shard another one is refused.
+    /// Later the call takes the subscription over. Default 5 seconds, as the service.
+    pub exclusive: Duration,
+    /// After how long without an event an empty one is sent, which tells where to go on. Default 5
+    /// seconds, about the pace of the service.
+    pub heartbeat: Duration,
+    /// How much later than its arrival a record is pushed. Default zero; for the service AWS names
+    /// about 70 ms from the put to the consumer.
+    pub propagation_delay: Duration,
+    /// The most records of one event, at least 1. Default 10,000.
+    pub event_records: usize,
+    /// The most bytes (data and partition keys) of one event; a larger record comes alone. Default
+    /// 1 MiB. The service's own bound is not documented.
+    pub event_bytes: usize,
+    /// Leaves the child shards out of the event that ends a shard. Default false.
+    pub hide_children: bool,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self {
+            session: Duration::from_mins(5),
+            exclusive: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(5),
+            propagation_delay: Duration::ZERO,
+            event_records: 10_000,
+            event_bytes: 1 << 20,
+            hide_children: false,
         }
     }
 }
@@ -72,7 +120,20 @@ pub struct Limits {
     pub describe_stream_summary: Option<u32>,
     /// `ListStreams` calls per second and account.
     pub list_streams: Option<u32>,
-    /// Calls per second and account, for each operation that changes a stream.
+    /// `SubscribeToShard` calls per second, consumer and shard, refused ones included.
+    pub subscribe: Option<u32>,
+    /// Bytes per second, consumer and shard that a subscription pushes. An event is never cut for
+    /// it: one that overdraws the allowance holds the next back until the allowance is full again.
+    pub subscription_bytes: Option<u32>,
+    /// `DescribeStreamConsumer` calls per second and stream.
+    pub describe_consumer: Option<u32>,
+    /// `ListStreamConsumers` calls per second and stream.
+    pub list_consumers: Option<u32>,
+    /// Registered consumers per stream.
+    pub consumers: Option<u32>,
+    /// Consumers per stream that are `CREATING`.
+    pub creating_consumers: Option<u32>,
+    /// Calls per second and account, for each operation that changes a stream or a consumer.
     pub changes: Option<u32>,
     /// Open shards per account, over all provisioned streams.
     pub open_shards: Option<u32>,
@@ -81,7 +142,9 @@ pub struct Limits {
 impl Limits {
     /// The limits AWS documents for an account without raised quotas.
     ///
-    /// Source: "Quotas and limits" in the Kinesis Data Streams developer guide.
+    /// Sources: "Quotas and limits" in the Kinesis Data Streams developer guide, and the API reference
+    /// of `SubscribeToShard`, `RegisterStreamConsumer`, `DescribeStreamConsumer` and
+    /// `ListStreamConsumers`.
     #[must_use]
     pub const fn aws() -> Self {
         Self {
@@ -94,6 +157,12 @@ impl Limits {
             describe_stream: Some(10),
             describe_stream_summary: Some(20),
             list_streams: Some(5),
+            subscribe: Some(1),
+            subscription_bytes: Some(2 << 20),
+            describe_consumer: Some(20),
+            list_consumers: Some(5),
+            consumers: Some(20),
+            creating_consumers: Some(5),
             changes: Some(5),
             open_shards: Some(20_000),
         }

@@ -1,5 +1,6 @@
 //! Writing records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -79,11 +80,15 @@ impl Kinesis {
         let stream = stream.into();
         check(&record, "")?;
         let hash_key = record.hash_key();
-        self.altering(|state| {
+        self.telling(|state| {
             let (now, limits) = (state.now, state.options.limits);
             let stream = state.live(&stream)?;
             check_size(stream, &record)?;
-            place(stream, record, hash_key, &limits, now)
+            let (id, placed) = (stream.id, place(stream, record, hash_key, &limits, now));
+            if let Ok((shard, _)) = &placed {
+                state.sleepers.rouse(id, *shard);
+            }
+            placed.map(|(_, placement)| placement)
         })
     }
 
@@ -112,14 +117,25 @@ impl Kinesis {
             return Err(invalid("Records size exceeds 10 MB limit"));
         }
         let hash_keys: Vec<_> = records.iter().map(NewRecord::hash_key).collect();
-        self.altering(|state| {
+        self.telling(|state| {
             let (now, limits) = (state.now, state.options.limits);
             let stream = state.live(&stream)?;
+            let id = stream.id;
             for record in &records {
                 check_size(stream, record)?;
             }
             let records = records.into_iter().zip(hash_keys);
-            Ok(records.map(|(record, hash_key)| place(stream, record, hash_key, &limits, now)).collect())
+            let mut touched = BTreeSet::new();
+            let placed = records.map(|(record, hash_key)| {
+                let (shard, placement) = place(stream, record, hash_key, &limits, now)?;
+                touched.insert(shard);
+                Ok(placement)
+            });
+            let placed = placed.collect();
+            for shard in touched {
+                state.sleepers.rouse(id, shard);
+            }
+            Ok(placed)
         })
     }
 }
@@ -130,7 +146,7 @@ fn place(
     hash_key: u128,
     limits: &Limits,
     now: u64,
-) -> Result<Placement, ApiError> {
+) -> Result<(u32, Placement), ApiError> {
     let shard = stream.route(hash_key, now);
     let (size, buckets) = (record.size() as u64, &mut shard.buckets);
     let fits = buckets.write_records.fits(limits.write_records, 1, now)
@@ -142,7 +158,7 @@ fn place(
     buckets.write_records.charge(limits.write_records, 1);
     buckets.write_bytes.charge(limits.write_bytes, size);
     let sequence_number = shard.put(record.partition_key, record.data, now);
-    Ok(Placement { shard_id: Arc::clone(&shard.id), sequence_number })
+    Ok((shard.index, Placement { shard_id: Arc::clone(&shard.id), sequence_number }))
 }
 
 /// Checks what the API's schema demands of every record.

@@ -6,7 +6,7 @@ use crate::error::ApiError;
 
 use super::errors::{invalid, shard_not_found, shard_rate, stream_not_found, within};
 use super::sequence::SequenceNumber;
-use super::shard::{ChildShard, Shard, StoredRecord};
+use super::shard::{ChildShard, READ_BYTES, Shard, StoredRecord, Window};
 use super::stream::StreamStatus;
 use super::token::{self, Kind};
 use super::{Kinesis, StreamRef, instant, millis, millis_of};
@@ -90,7 +90,7 @@ impl Kinesis {
             if !shard.buckets.iterators.take(rate, 1, now) {
                 return Err(shard_rate(&shard.id, &name, &account));
             }
-            let position = position(shard, start, now, &name, &account)?;
+            let position = position(shard, start, now, "GetShardIterator", (&name, &account))?;
             let cursor = Cursor { stream: id, shard: shard.index, position, created: now, serial };
             state.issued = serial;
             Ok(cursor.seal())
@@ -155,7 +155,8 @@ impl Kinesis {
             if !allowed {
                 return Err(shard_rate(&shard.id, &found.name, &found.account));
             }
-            let page = shard.read(cursor.position, limit as usize, now);
+            let window = Window { records: limit as usize, bytes: READ_BYTES, arrived_by: now };
+            let page = shard.read(cursor.position, window, now);
             shard.buckets.read_bytes.charge(limits.read_bytes, page.bytes);
             let next_iterator =
                 page.next.map(|position| Cursor { position, created: now, serial, ..cursor }.seal());
@@ -175,12 +176,12 @@ impl Kinesis {
 }
 
 /// The record index that `start` means now.
-fn position(
+pub(crate) fn position(
     shard: &Shard,
     start: &IteratorStart,
     now: u64,
-    stream: &str,
-    account: &str,
+    operation: &str,
+    (stream, account): (&str, &str),
 ) -> Result<u64, ApiError> {
     let known = |number: SequenceNumber| {
         if shard.knows(number) {
@@ -193,7 +194,7 @@ fn position(
                 shard.id
             ),
             _ => format!(
-                "StartingSequenceNumber {number} used in GetShardIterator on shard {} in stream {stream} under account \
+                "StartingSequenceNumber {number} used in {operation} on shard {} in stream {stream} under account \
                  {account} is invalid.",
                 shard.id
             ),
@@ -203,7 +204,10 @@ fn position(
     match start {
         IteratorStart::TrimHorizon => Ok(0),
         IteratorStart::Latest => Ok(shard.next_index()),
-        IteratorStart::AtSequenceNumber(number) => known(*number),
+        // No record has a number between records: the first above it is the one that follows.
+        IteratorStart::AtSequenceNumber(number) => {
+            Ok(known(*number)? + u64::from(number.is_between_records()))
+        }
         IteratorStart::AfterSequenceNumber(number) => Ok(known(*number)? + 1),
         IteratorStart::AtTimestamp(time) => {
             let at = millis(*time);

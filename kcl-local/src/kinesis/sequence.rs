@@ -11,12 +11,14 @@ const GROUP_DIGITS: usize = 19;
 const GROUPS: usize = 4;
 const VERSION: u64 = 2;
 const FIELD_36: u64 = (1 << 36) - 1;
+/// Marks a number between records.
+const BETWEEN: u128 = 1 << 72;
 
 /// The place of a record in its shard.
 ///
 /// Numbers made here have 56 decimal digits and follow the service's version 2 layout, from the
 /// top: version (bits 184–187), second in which the shard was created (148–183), low digit of the
-/// shard's index (144–147), record index (80–143), second of arrival (36–71), shard index (4–35),
+/// shard's index (144–147), record index (80–143), a mark of numbers between records (72), second of arrival (36–71), shard index (4–35),
 /// version again (0–3). So they grow strictly within a shard, and a child's numbers are above its
 /// parents'. Any other number below 2^192 can be represented too.
 ///
@@ -55,6 +57,21 @@ impl SequenceNumber {
                 | (u128::from(shard) << 4)
                 | u128::from(VERSION),
         }
+    }
+
+    /// Makes a number between those of record `index` and of the next one, as events of a
+    /// subscription give out.
+    ///
+    /// It has a bit set (72) that is clear in all numbers of records and lies between record index
+    /// and second.
+    pub(crate) fn compose_between(epoch: u64, shard: u32, index: u64, second: u64) -> Self {
+        let mut number = Self::compose(epoch, shard, index, second);
+        number.low |= BETWEEN;
+        number
+    }
+
+    pub(crate) fn is_between_records(self) -> bool {
+        self.low & BETWEEN != 0
     }
 
     /// The index of the shard, or `None` if the number is not of the version 2 layout.

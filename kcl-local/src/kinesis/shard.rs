@@ -107,6 +107,17 @@ pub(crate) struct Shard {
     first: u64,
 }
 
+/// What of the records a page takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// The most records.
+    pub(crate) records: usize,
+    /// The most bytes; a single record is taken whatever its size.
+    pub(crate) bytes: usize,
+    /// What happened later than this is not seen.
+    pub(crate) arrived_by: u64,
+}
+
 /// One page of records.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -142,6 +153,10 @@ impl Shard {
         self.closed.map(|closed| closed.at)
     }
 
+    fn was_closed_by(&self, at: u64) -> bool {
+        self.closed_at().is_some_and(|closed| closed <= at)
+    }
+
     pub(crate) fn starting(&self) -> SequenceNumber {
         SequenceNumber::compose(self.epoch, self.index, 0, self.epoch)
     }
@@ -159,6 +174,21 @@ impl Shard {
     /// The record index one past the last record.
     pub(crate) fn next_index(&self) -> u64 {
         self.first + self.records.len() as u64
+    }
+
+    /// The number that tells a subscriber where to go on: above the last record before `position`,
+    /// below the one at it, and no record's.
+    pub(crate) fn continuation(&self, position: u64, now: u64) -> SequenceNumber {
+        // A start after the end of a closed shard lies beyond all indexes.
+        let before = position.min(self.next_index()).saturating_sub(1);
+        SequenceNumber::compose_between(self.epoch, self.index, before, now / 1_000)
+    }
+
+    /// When what follows `position` happens for a reader, the arrival of its record or the closing;
+    /// `None` if nothing follows yet.
+    pub(crate) fn follows_at(&self, position: u64) -> Option<u64> {
+        let skip = usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.records.get(skip).map(|record| record.arrival).or(self.closed_at())
     }
 
     /// The number of records ever put.
@@ -197,14 +227,16 @@ impl Shard {
         same_shard && (number.record_index() < self.next_index() || Some(number) == self.ending())
     }
 
-    pub(crate) fn read(&self, from: u64, limit: usize, now: u64) -> Page {
+    /// Reads a page from the record index `from` on.
+    pub(crate) fn read(&self, from: u64, window: Window, now: u64) -> Page {
         let skip = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let mut bytes = 0;
-        let mut records = Vec::with_capacity(limit.min(self.records.len().saturating_sub(skip)));
+        let mut records = Vec::with_capacity(window.records.min(self.records.len().saturating_sub(skip)));
         let start = self.first + skip.min(self.records.len()) as u64;
-        for (index, record) in (start..).zip(self.records.iter().skip(skip)).take(limit) {
+        for (index, record) in (start..).zip(self.records.iter().skip(skip)).take(window.records) {
             let size = record.size();
-            if bytes + size > READ_BYTES && !records.is_empty() {
+            let is_full = bytes + size > window.bytes && !records.is_empty();
+            if is_full || record.arrival > window.arrived_by {
                 break;
             }
             bytes += size;
@@ -216,7 +248,7 @@ impl Shard {
         let behind = last.map_or(0, |record| now.saturating_sub(record.arrival));
         Page {
             bytes: bytes as u64,
-            next: (self.is_open() || !at_tip).then(|| next.max(from)),
+            next: (!at_tip || !self.was_closed_by(window.arrived_by)).then(|| next.max(from)),
             // Zero is kept for a reader that has everything.
             millis_behind_latest: if at_tip { 0 } else { behind.max(1) },
             records,

@@ -8,6 +8,7 @@ use super::bucket::Bucket;
 use super::errors::{call_rate, constraint, identifier, invalid, stream_not_found};
 use super::options::KinesisOptions;
 use super::reshard::Change;
+use super::sleepers::Sleepers;
 use super::stream::{Stream, StreamMode, StreamStatus};
 
 /// Names a stream by its name, its ARN, or both.
@@ -54,6 +55,9 @@ pub(crate) struct State {
     pub(crate) now: u64,
     /// The number of iterators issued.
     pub(crate) issued: u64,
+    /// The number of subscriptions made.
+    pub(crate) subscribed: u64,
+    pub(crate) sleepers: Sleepers,
     next_id: u64,
     ids: BTreeMap<String, u64>,
     streams: BTreeMap<u64, Stream>,
@@ -69,6 +73,8 @@ impl State {
             options,
             now: 0,
             issued: 0,
+            subscribed: 0,
+            sleepers: Sleepers::default(),
             next_id: 1,
             ids: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -183,6 +189,7 @@ impl State {
     /// Carries out what is due for a stream, as of when it was due.
     fn settle(&mut self, id: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.consumers.settle(self.now);
         let Some((due, change)) = stream.pending.filter(|(due, _)| *due <= self.now) else { return };
         stream.pending = None;
         if let Change::Delete = change {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::error::ApiError;
 
 use super::bucket::Bucket;
+use super::consumer::Consumers;
 use super::errors::shard_not_found;
 use super::hash_key::HashKeyRange;
 use super::instant;
@@ -76,6 +77,8 @@ pub struct StreamSummary {
     pub retention_hours: u32,
     /// The number of open shards.
     pub open_shards: usize,
+    /// The number of registered consumers.
+    pub consumers: usize,
     /// The largest record (data and partition key) it takes, in KiB.
     pub max_record_kib: u32,
 }
@@ -103,6 +106,7 @@ pub(crate) struct Stream {
     /// The open shards by the start of their range.
     pub(crate) open: BTreeMap<u128, u32>,
     pub(crate) next_shard: u32,
+    pub(crate) consumers: Consumers,
     /// Records put to shards that have expired.
     pub(crate) expired_total: u64,
 }
@@ -188,6 +192,7 @@ impl Stream {
             created: instant(self.created),
             retention_hours: u32::try_from(self.retention.div_ceil(3_600_000)).unwrap_or(u32::MAX),
             open_shards: self.open.len(),
+            consumers: self.consumers.registered.len(),
             max_record_kib: self.max_record_kib,
         }
     }

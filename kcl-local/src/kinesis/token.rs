@@ -9,6 +9,7 @@ pub(crate) enum Kind {
     Iterator = 1,
     Shards = 2,
     Streams = 3,
+    Consumers = 4,
 }
 
 /// Renders a token.

@@ -17,6 +17,8 @@ pub(super) enum Class {
     Throttled,
     /// Try again.
     Unavailable,
+    /// Somebody else is at it: the stream or the consumer is being created or deleted, the shard is subscribed to.
+    InUse,
     /// Somebody has to grant or configure something.
     Denied,
     /// The stream or the shard is not there; which of them takes a second look.
@@ -36,7 +38,9 @@ impl Class {
     pub(super) const fn kind(self) -> SourceErrorKind {
         match self {
             Self::Throttled => SourceErrorKind::Throttled,
-            Self::Unavailable | Self::ExpiredIterator | Self::ExpiredToken => SourceErrorKind::Unavailable,
+            Self::Unavailable | Self::InUse | Self::ExpiredIterator | Self::ExpiredToken => {
+                SourceErrorKind::Unavailable
+            }
             Self::Denied => SourceErrorKind::Denied,
             Self::NotFound => SourceErrorKind::StreamMissing,
             Self::Argument | Self::Invalid => SourceErrorKind::Invalid,
@@ -69,7 +73,7 @@ pub(super) struct Setup {
 }
 
 /// Every error code the service and its front door answer with, as far as they do not follow from the status.
-/// Sources: the API reference of the four operations and "Common errors" of the Kinesis API.
+/// Sources: the API reference of the operations called here and "Common errors" of the Kinesis API.
 const CODES: &[(&str, Class)] = &[
     ("ProvisionedThroughputExceededException", Class::Throttled),
     ("LimitExceededException", Class::Throttled),
@@ -90,8 +94,7 @@ const CODES: &[(&str, Class)] = &[
     ("ServiceUnavailableException", Class::Unavailable),
     ("RequestTimeout", Class::Unavailable),
     ("RequestTimeoutException", Class::Unavailable),
-    // The stream is being created or deleted and cannot be listed.
-    ("ResourceInUseException", Class::Unavailable),
+    ("ResourceInUseException", Class::InUse),
     ("AccessDeniedException", Class::Denied),
     ("KMSAccessDeniedException", Class::Denied),
     ("KMSDisabledException", Class::Denied),
@@ -192,12 +195,12 @@ fn not_sent(error: &ConnectorError, setup: Setup) -> (Class, String) {
 }
 
 /// The error and its causes.
-fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |link| (*link).source())
 }
 
 /// The error and its causes in one line; a cause that only repeats the one before it is left out.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for link in links(error) {
         let link = link.to_string();

@@ -67,6 +67,11 @@ pub(super) fn millis(time: &DateTime) -> Option<u64> {
         .checked_add(u64::from(time.subsec_nanos().saturating_add(500_000) / 1_000_000))
 }
 
+/// Cuts a time to milliseconds, as arrival times have them, so that no record is missed by a finer one.
+pub(super) fn cut_to_millis(time: DateTime) -> DateTime {
+    time.to_millis().map_or(time, DateTime::from_millis)
+}
+
 fn sequence(text: &str) -> Result<SequenceNumber, String> {
     text.parse().map_err(|error| format!("{error}"))
 }

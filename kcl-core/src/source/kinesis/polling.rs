@@ -11,11 +11,11 @@ use super::PollingConfig;
 use super::classify::{Class, Failure};
 use super::convert;
 use super::pace::Pace;
-use super::place::Place;
 use super::service::Service;
 use crate::entropy::Entropy;
 use crate::model::ShardId;
 use crate::retry::Backoff;
+use crate::source::place::Place;
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::Clock;
 
@@ -187,7 +187,11 @@ impl PollingReader {
     /// Absorbs what waiting cures and returns the rest.
     async fn settle(&mut self, failure: Failure) -> Result<(), SourceError> {
         match failure.class {
-            Class::Throttled | Class::Unavailable | Class::ExpiredIterator | Class::ExpiredToken => {
+            Class::Throttled
+            | Class::Unavailable
+            | Class::InUse
+            | Class::ExpiredIterator
+            | Class::ExpiredToken => {
                 self.absorb(failure.error);
                 Ok(())
             }

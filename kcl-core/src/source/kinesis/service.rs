@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+#[cfg(feature = "fan-out-without-tls")]
+use aws_sdk_kinesis::config::SharedHttpClient;
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
@@ -60,7 +62,7 @@ impl Service {
     }
 
     /// What names the stream in a request: its ARN, or its name while the ARN is not known.
-    fn target(&self, operation: &'static str) -> Result<Target, SourceError> {
+    pub(super) fn target(&self, operation: &'static str) -> Result<Target, SourceError> {
         let stream = self.stream.as_ref().map_err(|problem| {
             let resource = format!("stream {:?}", self.text);
             SourceError::new(SourceErrorKind::Misconfigured, operation, resource, problem)
@@ -71,18 +73,41 @@ impl Service {
         })
     }
 
-    fn setup(&self) -> Setup {
+    pub(super) fn setup(&self) -> Setup {
         let has_region = self.client.config().region().is_some();
         Setup { has_signed: self.readiness.has_signed(), has_region }
     }
 
-    fn resource(&self) -> String {
+    pub(super) fn resource(&self) -> String {
         format!("stream {}", self.name())
     }
 
     /// How errors name a shard.
     pub(super) fn shard_resource(&self, shard: &ShardId) -> String {
         format!("stream {}, shard {shard}", self.name())
+    }
+
+    /// The client that makes the calls.
+    #[cfg(feature = "fan-out-without-tls")]
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A client for subscriptions, over an HTTP client of its own. `open` is how long a call may take until it is
+    /// answered; what comes through the subscription then is not limited by it.
+    #[cfg(feature = "fan-out-without-tls")]
+    pub(super) fn over(&self, http: SharedHttpClient, open: Duration) -> Client {
+        let client = adopt(&self.given, open, &self.readiness);
+        Client::from_conf(client.config().to_builder().http_client(http).build())
+    }
+
+    /// The stream's ARN, asked for if it is not known.
+    #[cfg(feature = "fan-out-without-tls")]
+    pub(super) async fn arn(&self) -> Result<String, SourceError> {
+        match self.target("DescribeStreamSummary")?.arn {
+            Some(arn) => Ok(arn),
+            None => self.identity().await.map(|identity| identity.arn),
+        }
     }
 
     /// `DescribeStreamSummary`. Requests carry the ARN from then on.
@@ -159,12 +184,9 @@ impl Service {
         let call = match from {
             StartFrom::TrimHorizon => call.shard_iterator_type(ShardIteratorType::TrimHorizon),
             StartFrom::Latest => call.shard_iterator_type(ShardIteratorType::Latest),
-            StartFrom::AtTimestamp(time) => {
-                // Arrival times have milliseconds; a finer time is cut so that no record is missed by it.
-                let time = DateTime::from(time);
-                let time = time.to_millis().map_or(time, DateTime::from_millis);
-                call.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(time)
-            }
+            StartFrom::AtTimestamp(time) => call
+                .shard_iterator_type(ShardIteratorType::AtTimestamp)
+                .timestamp(convert::cut_to_millis(DateTime::from(time))),
             StartFrom::AtSequence(number) => call
                 .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
                 .starting_sequence_number(number.to_string()),
@@ -199,7 +221,7 @@ impl Service {
 }
 
 /// What names the stream in a request: one of the two.
-struct Target {
-    arn: Option<String>,
-    name: Option<String>,
+pub(super) struct Target {
+    pub(super) arn: Option<String>,
+    pub(super) name: Option<String>,
 }

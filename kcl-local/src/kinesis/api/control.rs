@@ -39,6 +39,7 @@ pub(super) struct OneStream {
     exclusive_start_shard_id: Option<String>,
     limit: Option<i64>,
     retention_period_hours: Option<i64>,
+    enforce_consumer_deletion: Option<bool>,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_kib: Option<i64>,
 }
@@ -87,7 +88,7 @@ pub(super) fn create_stream(service: &Kinesis, request: CreateStream) -> Result<
 }
 
 pub(super) fn delete_stream(service: &Kinesis, request: &OneStream) -> Result<Value, ApiError> {
-    service.delete_stream(request.stream())?;
+    service.delete(&request.stream(), request.enforce_consumer_deletion == Some(true))?;
     Ok(empty())
 }
 
@@ -105,7 +106,7 @@ pub(super) fn describe_stream_summary(service: &Kinesis, request: &OneStream) ->
     let summary = service.describe_stream_summary(request.stream())?;
     let mut answer = render_summary(&summary);
     answer["OpenShardCount"] = summary.open_shards.into();
-    answer["ConsumerCount"] = 0.into();
+    answer["ConsumerCount"] = summary.consumers.into();
     answer["MaxRecordSizeInKiB"] = summary.max_record_kib.into();
     Ok(json!({ "StreamDescriptionSummary": answer }))
 }

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::kinesis::errors::{constraint, identifier, invalid, within};
 use crate::kinesis::{
     ChildShard, GetRecordsOutput, IteratorStart, Kinesis, NewRecord, Placement, SequenceNumber, StoredRecord,
-    StreamRef,
+    StreamRef, SubscriptionEvent,
 };
 
 use super::request::{NamesStream, Text, count, hash_key, names_stream, required, timestamp, unless_dry_run};
@@ -164,23 +164,40 @@ fn write_placement(out: &mut Vec<u8>, placement: &Placement) {
 pub(super) fn get_shard_iterator(service: &Kinesis, request: &GetShardIterator) -> Result<Value, ApiError> {
     let shard = required(request.shard_id.as_deref(), "shardId")?;
     identifier(shard, "shardId")?;
-    let start = iterator_start(request, shard)?;
+    let start = StartText {
+        member: "shardIteratorType",
+        operation: "GetShardIterator",
+        kind: request.shard_iterator_type.as_deref(),
+        sequence_number: request.starting_sequence_number.as_deref(),
+        timestamp: request.timestamp,
+    };
+    let start = iterator_start(&start, shard)?;
     check_dry_run(service, request.dry_run, &request.stream())?;
     let iterator = service.get_shard_iterator(request.stream(), shard, &start)?;
     Ok(json!({ "ShardIterator": iterator }))
 }
 
-fn iterator_start(request: &GetShardIterator, shard: &str) -> Result<IteratorStart, ApiError> {
-    let kind = required(request.shard_iterator_type.as_deref(), "shardIteratorType")?;
+/// Where to start, as requests say it.
+pub(super) struct StartText<'a> {
+    /// The member that holds the kind.
+    pub(super) member: &'static str,
+    pub(super) operation: &'static str,
+    pub(super) kind: Option<&'a str>,
+    pub(super) sequence_number: Option<&'a str>,
+    pub(super) timestamp: Option<f64>,
+}
+
+pub(super) fn iterator_start(start: &StartText<'_>, shard: &str) -> Result<IteratorStart, ApiError> {
+    let kind = required(start.kind, start.member)?;
     let number = || -> Result<SequenceNumber, ApiError> {
-        let text = request.starting_sequence_number.as_deref().ok_or_else(|| {
+        let text = start.sequence_number.ok_or_else(|| {
             invalid(format!("Must specify startingSequenceNumber parameter for iterator of type {kind}."))
         })?;
-        let used = format!("StartingSequenceNumber {text} used in GetShardIterator on shard {shard}");
+        let used = format!("StartingSequenceNumber {text} used in {} on shard {shard}", start.operation);
         text.parse().map_err(|_| invalid(format!("{used} is invalid.")))
     };
     let at = || -> Result<SystemTime, ApiError> {
-        let seconds = request.timestamp.ok_or_else(|| {
+        let seconds = start.timestamp.ok_or_else(|| {
             invalid(format!("Must specify timestampInMillis parameter for iterator of type {kind}."))
         })?;
         timestamp(seconds, "Timestamp")
@@ -194,7 +211,7 @@ fn iterator_start(request: &GetShardIterator, shard: &str) -> Result<IteratorSta
         _ => {
             let rule = "satisfy enum value set: [AFTER_SEQUENCE_NUMBER, LATEST, AT_TIMESTAMP, AT_SEQUENCE_NUMBER, \
                         TRIM_HORIZON]";
-            return Err(constraint(kind, "shardIteratorType", rule));
+            return Err(constraint(kind, start.member, rule));
         }
     })
 }
@@ -211,26 +228,45 @@ pub(super) fn get_records(service: &Kinesis, body: &[u8]) -> Result<Bytes, ApiEr
 }
 
 fn render_output(output: &GetRecordsOutput) -> Vec<u8> {
-    let size = |record: &StoredRecord| 200 + record.partition_key.len() + record.data.len() / 3 * 4;
-    let mut answer = Vec::with_capacity(512 + output.records.iter().map(size).sum::<usize>());
+    let mut answer = Vec::with_capacity(512 + rendered_size(&output.records));
     write(&mut answer, format_args!(r#"{{"MillisBehindLatest":{}"#, output.millis_behind_latest));
     if let Some(iterator) = &output.next_iterator {
         write(&mut answer, format_args!(r#","NextShardIterator":"{iterator}""#));
     }
-    if !output.child_shards.is_empty() {
-        let children: Value = output.child_shards.iter().map(render_child).collect();
-        write(&mut answer, format_args!(r#","ChildShards":{children}"#));
-    }
-    answer.extend_from_slice(br#","Records":["#);
-    let mut stamp = Stamp::default();
-    for (index, record) in output.records.iter().enumerate() {
-        if index > 0 {
-            answer.push(b',');
-        }
-        write_record(&mut answer, record, &mut stamp);
-    }
-    answer.extend_from_slice(b"]}");
+    write_rest(&mut answer, &output.child_shards, &output.records);
     answer
+}
+
+fn rendered_size(records: &[StoredRecord]) -> usize {
+    let size = |record: &StoredRecord| 200 + record.partition_key.len() + record.data.len() / 3 * 4;
+    records.iter().map(size).sum()
+}
+
+pub(super) fn render_event(event: &SubscriptionEvent) -> Vec<u8> {
+    let mut json = Vec::with_capacity(512 + rendered_size(&event.records));
+    write(&mut json, format_args!(r#"{{"MillisBehindLatest":{}"#, event.millis_behind_latest));
+    if let Some(number) = event.continuation {
+        write(&mut json, format_args!(r#","ContinuationSequenceNumber":"{number}""#));
+    }
+    write_rest(&mut json, &event.child_shards, &event.records);
+    json
+}
+
+/// What the answers that carry records end in.
+fn write_rest(out: &mut Vec<u8>, children: &[ChildShard], records: &[StoredRecord]) {
+    if !children.is_empty() {
+        let children: Value = children.iter().map(render_child).collect();
+        write(out, format_args!(r#","ChildShards":{children}"#));
+    }
+    out.extend_from_slice(br#","Records":["#);
+    let mut stamp = Stamp::default();
+    for (index, record) in records.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_record(out, record, &mut stamp);
+    }
+    out.extend_from_slice(b"]}");
 }
 
 /// The text of the last arrival time: many records share one.

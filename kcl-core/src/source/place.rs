@@ -11,7 +11,7 @@ const LATEST_SLACK: Duration = Duration::from_secs(1);
 
 /// The place of a reader in its shard: behind the last record it returned, or where it was told to begin.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     from: StartFrom,
     opened: SystemTime,
     asked: bool,
@@ -19,7 +19,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) const fn new(from: StartFrom, opened: SystemTime) -> Self {
+    pub(crate) const fn new(from: StartFrom, opened: SystemTime) -> Self {
         Self { from, opened, asked: false, last: None }
     }
 
@@ -29,7 +29,7 @@ impl Place {
     /// what was put in between would be skipped; so from then on the time of the opening is asked for. It is
     /// this machine's time, hence the slack: records of the last second before the opening may come in addition,
     /// and none is missed unless this machine's clock is ahead of the service's by more than the slack.
-    pub(super) fn ask(&mut self, now: SystemTime) -> StartFrom {
+    pub(crate) fn ask(&mut self, now: SystemTime) -> StartFrom {
         let first = !std::mem::replace(&mut self.asked, true);
         let Some(last) = self.last else {
             let elapsed = now.duration_since(self.opened).unwrap_or_default();
@@ -46,17 +46,17 @@ impl Place {
     }
 
     /// Whether the reader stands where its opener said, at a sequence number.
-    pub(super) const fn is_at_sequence(&self) -> bool {
+    pub(crate) const fn is_at_sequence(&self) -> bool {
         self.last.is_some() || matches!(self.from, StartFrom::AtSequence(_) | StartFrom::AfterSequence(_))
     }
 
     /// Whether the reader stands at the tip as of its opening, having seen no record.
-    pub(super) const fn is_at_latest(&self) -> bool {
+    pub(crate) const fn is_at_latest(&self) -> bool {
         self.last.is_none() && matches!(self.from, StartFrom::Latest)
     }
 
     /// Moves behind a record that is about to be returned.
-    pub(super) const fn advance(&mut self, to: SequenceNumber) {
+    pub(crate) const fn advance(&mut self, to: SequenceNumber) {
         self.last = Some(to);
     }
 }
