@@ -5,7 +5,8 @@
 //! ```
 //!
 //! prints shard, partition key and size of each record, and checkpoints after each batch. `--stream` takes a name or
-//! an ARN; `--application` names the lease table, which is created if it is missing. Region and credentials come from
+//! an ARN; `--application` names the lease table, which is created if it is missing. `--retrieval fan-out` subscribes to
+//! the shards instead of polling them, with a consumer of the application's name, which is registered if it is missing. Region and credentials come from
 //! the environment and the usual files; `AWS_ENDPOINT_URL` and its kin lead elsewhere, for example to
 //! `cargo run -p kcl-local --example serve`. Ctrl-C and SIGTERM drain: what was processed is checkpointed, leases are
 //! released, a summary is printed. What keeps it from starting (no region, no credentials, no such stream) is printed
@@ -16,7 +17,7 @@
 use std::process::ExitCode;
 
 use async_trait::async_trait;
-use kcl_core::source::kinesis::KinesisStream;
+use kcl_core::source::kinesis::{FanOutConfig, FanOutConsumer, KinesisStream, Retrieval};
 use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext};
 use kcl_lease_dynamo::DynamoLeaseStore;
 
@@ -40,11 +41,11 @@ impl RecordProcessor for Print {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Some((stream, application)) = arguments(std::env::args().skip(1)) else {
-        eprintln!("usage: consumer --stream NAME_OR_ARN --application NAME");
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
+        eprintln!("usage: consumer --stream NAME_OR_ARN --application NAME [--retrieval polling|fan-out]");
         return ExitCode::from(2);
     };
-    match consume(&stream, &application).await {
+    match consume(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -58,13 +59,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn consume(stream: &str, application: &str) -> Result<(), kcl_core::Error> {
+async fn consume(arguments: Arguments) -> Result<(), kcl_core::Error> {
+    let Arguments { stream, application, fan_out } = arguments;
     let config = aws_config::load_from_env().await;
     let kinesis = aws_sdk_kinesis::Client::new(&config);
     let dynamodb = aws_sdk_dynamodb::Client::new(&config);
-    let scheduler = Scheduler::builder(application)
-        .stream(KinesisStream::new(kinesis, stream))
-        .lease_store(DynamoLeaseStore::new(dynamodb, application))
+    let mut stream = KinesisStream::new(kinesis, stream);
+    if fan_out {
+        let consumer = FanOutConsumer::Named(application.clone());
+        stream = stream.with_retrieval(Retrieval::FanOut(FanOutConfig::new(consumer)));
+    }
+    let scheduler = Scheduler::builder(&application)
+        .stream(stream)
+        .lease_store(DynamoLeaseStore::new(dynamodb, &application))
         .processor(|_: &ShardContext| Print)
         .build()?;
     println!("worker {} starts; Ctrl-C ends it", scheduler.handle().worker());
@@ -93,14 +100,29 @@ async fn asked_to_stop() {
     }
 }
 
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Option<(String, String)> {
-    let (mut stream, mut application) = (None, None);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--stream" => stream = Some(arguments.next()?),
-            "--application" => application = Some(arguments.next()?),
-            _ => return None,
+struct Arguments {
+    stream: String,
+    application: String,
+    fan_out: bool,
+}
+
+impl Arguments {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let (mut stream, mut application, mut fan_out) = (None, None, false);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--stream" => stream = Some(arguments.next()?),
+                "--application" => application = Some(arguments.next()?),
+                "--retrieval" => {
+                    fan_out = match arguments.next()?.as_str() {
+                        "fan-out" => true,
+                        "polling" => false,
+                        _ => return None,
+                    };
+                }
+                _ => return None,
+            }
         }
+        Some(Self { stream: stream?, application: application?, fan_out })
     }
-    stream.zip(application)
 }

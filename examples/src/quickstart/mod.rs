@@ -25,6 +25,6 @@ mod shard_map;
 mod worker;
 
 pub use ledger::{Account, Ledger};
-pub use options::{Command, HELP, Options, UsageError};
+pub use options::{Command, HELP, Options, Reading, UsageError};
 pub use scenario::run;
 pub use screen::Screen;

@@ -14,6 +14,7 @@ usage: cargo run -p examples --example quickstart -- [OPTIONS]
   --seed NUMBER       what the producer writes when, and the jitter of the workers; default 1. Records differ by
                       it; how threads interleave does not depend on it
   --coordination WAY  how workers agree on who processes what: fleet (default) or per-lease
+  --retrieval WAY     how workers read: polling (default), or fan-out, which subscribes to each shard
   --help              this text
 
 Exit code 0: nothing lost, order per key held, everything checkpointed. 1: not so. 2: unknown arguments.";
@@ -27,11 +28,28 @@ pub struct Options {
     pub seed: u64,
     /// How workers agree on who processes what. Default: as a fleet.
     pub coordination: Coordination,
+    /// How workers read. Default: by polling.
+    pub reading: Reading,
+}
+
+/// How a worker reads its shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// By `GetRecords`.
+    #[default]
+    Polling,
+    /// By `SubscribeToShard`.
+    FanOut,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { duration: Duration::from_secs(60), seed: 1, coordination: Coordination::Fleet }
+        Self {
+            duration: Duration::from_secs(60),
+            seed: 1,
+            coordination: Coordination::Fleet,
+            reading: Reading::Polling,
+        }
     }
 }
 
@@ -81,6 +99,18 @@ impl Command {
                 };
                 continue;
             }
+            if name == "--retrieval" {
+                let value = joined.clone().or_else(|| arguments.next());
+                options.reading = match value.as_deref() {
+                    Some("polling") => Reading::Polling,
+                    Some("fan-out") => Reading::FanOut,
+                    other => {
+                        let other = other.unwrap_or("nothing");
+                        return Err(UsageError(format!("{name} takes polling or fan-out, not {other:?}")));
+                    }
+                };
+                continue;
+            }
             let mut number = |range: std::ops::RangeInclusive<u64>| {
                 let value = joined.clone().or_else(|| arguments.next());
                 let value = value.ok_or_else(|| UsageError(format!("{name} needs a value")))?;
@@ -112,9 +142,14 @@ mod tests {
     #[test]
     fn arguments_are_read_in_both_spellings() {
         assert_eq!(parse(""), Ok(Command::Run(Options::default())));
-        let expected =
-            Options { duration: Duration::from_secs(15), seed: 42, coordination: Coordination::PerLease };
-        assert_eq!(parse("--duration 15 --seed=42 --coordination=per-lease"), Ok(Command::Run(expected)));
+        let expected = Options {
+            duration: Duration::from_secs(15),
+            seed: 42,
+            coordination: Coordination::PerLease,
+            reading: Reading::FanOut,
+        };
+        let text = "--duration 15 --seed=42 --coordination=per-lease --retrieval fan-out";
+        assert_eq!(parse(text), Ok(Command::Run(expected)));
         assert_eq!(parse("--seed 3 --help"), Ok(Command::Help));
     }
 
@@ -128,6 +163,8 @@ mod tests {
             ("--duration soon", "soon"),
             ("--seed -1", "-1"),
             ("--coordination anarchy", "anarchy"),
+            ("--retrieval", "nothing"),
+            ("--retrieval=osmosis", "osmosis"),
             ("--help=yes", "--help=yes"),
         ] {
             let error = parse(text).unwrap_err().to_string();

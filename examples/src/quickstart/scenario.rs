@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Account, Ledger};
-use super::options::Options;
+use super::options::{Options, Reading};
 use super::picture::{Picture, short};
 use super::producer::Producer;
 use super::screen::Screen;
@@ -62,6 +62,7 @@ struct Scenario<'a> {
     settings: Settings,
     entropy: Entropy,
     coordination: Coordination,
+    reading: Reading,
     producer: JoinSet<Result<(), BoxError>>,
     stop_producer: CancellationToken,
     workers: Vec<Worker>,
@@ -99,6 +100,7 @@ impl<'a> Scenario<'a> {
             settings,
             entropy,
             coordination: options.coordination,
+            reading: options.reading,
             producer,
             stop_producer,
             workers,
@@ -171,7 +173,7 @@ impl<'a> Scenario<'a> {
             name,
             &self.aws,
             (STREAM, APPLICATION),
-            (self.settings.clone(), self.entropy.fork(), self.coordination),
+            (self.settings.clone(), self.entropy.fork(), self.coordination, self.reading),
             &self.ledger,
         )?;
         self.workers.push(worker);

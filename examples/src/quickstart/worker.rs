@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kcl_core::source::kinesis::KinesisStream;
+use kcl_core::source::kinesis::{FanOutConfig, FanOutConsumer, KinesisStream, Retrieval};
 use kcl_core::{
     BoxError, CheckpointPolicy, Checkpointer, Coordination, Entropy, Error, RecordBatch, RecordProcessor,
     Scheduler, SchedulerHandle, Settings, ShardContext, ShutdownReport, WorkerId,
@@ -12,6 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 
 use super::ledger::{Ledger, Numbered};
+use super::options::Reading;
 
 /// How often a worker checkpoints. What it processed since is delivered again after it was killed.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,14 +47,19 @@ impl Worker {
         name: &'static str,
         aws: &LocalAws,
         (stream, application): (&str, &str),
-        (settings, entropy, coordination): (Settings, Entropy, Coordination),
+        (settings, entropy, coordination, reading): (Settings, Entropy, Coordination, Reading),
         ledger: &Ledger,
     ) -> Result<Self, Error> {
         let kinesis = aws_sdk_kinesis::Client::new(&aws.sdk_config());
         let dynamodb = aws_sdk_dynamodb::Client::new(&aws.sdk_config());
         let (ledger, worker) = (ledger.clone(), WorkerId::from(name));
+        let mut stream = KinesisStream::new(kinesis, stream);
+        if reading == Reading::FanOut {
+            let consumer = FanOutConsumer::Named(application.to_owned());
+            stream = stream.with_retrieval(Retrieval::FanOut(FanOutConfig::new(consumer)));
+        }
         let scheduler = Scheduler::builder(application)
-            .stream(KinesisStream::new(kinesis, stream))
+            .stream(stream)
             .lease_store(DynamoLeaseStore::new(dynamodb, application))
             .worker_id(name)
             .settings(settings)
