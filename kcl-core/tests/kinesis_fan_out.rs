@@ -16,7 +16,7 @@ use kcl_core::source::{ShardReader, SourceError, SourceErrorKind, StartFrom, Str
 use kcl_core::{Entropy, TokioClock};
 use kcl_local::client::InProcessClient;
 use kcl_local::error::ApiError;
-use kcl_local::faults::{Fault, Faults, Rule, Seen, errors};
+use kcl_local::faults::{Fault, Faults, Rule, Seen, StreamFault, When, errors};
 use kcl_local::kinesis::{ConsumerRef, ConsumerStatus, Kinesis, Limits, NewRecord};
 use kcl_local::services::Services;
 use kcl_local::wire::Service;
@@ -357,5 +357,75 @@ async fn a_shard_that_cannot_be_subscribed_to_is_polled_if_so_told_and_subscribe
         assert!(start.elapsed() < SECOND * 120);
         expected = world.put(1);
         assert_eq!(read(reader.as_mut(), 1).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_break_at_any_frame_lose_nothing_and_double_nothing() {
+    let seconds = |seconds: u64| SECOND * u32::try_from(seconds).unwrap();
+    for (fault, limit) in [
+        (StreamFault::BlackHole, 15 + 6),
+        (StreamFault::Reset, 8),
+        (StreamFault::End, 8),
+        (StreamFault::Truncate, 8),
+        (StreamFault::Corrupt, 8),
+        (StreamFault::Delay(SECOND), 8),
+        (StreamFault::Exception(errors::resource_in_use()), 8),
+        (StreamFault::Exception(errors::resource_not_found()), 8),
+        (StreamFault::Exception(errors::internal_failure()), 8),
+        (StreamFault::Exception(errors::kms_throttling()), 8),
+    ] {
+        // The initial answer, the first event, one after some, one of the idle shard.
+        for frame in [0, 1, 3, 5] {
+            let world = World::new(1);
+            world.kinesis.configure(|options| options.subscriptions.event_records = 2);
+            let fault = Fault::Stream(When::AfterFrames(frame), fault.clone());
+            world.faults.add(Rule::on(Service::Kinesis, "SubscribeToShard", fault.clone()).once());
+            let mut expected = world.put(8);
+            let source = world.source(named(), 1);
+            let mut reader = open(&source, StartFrom::TrimHorizon).await;
+            let start = Instant::now();
+            let mut got = read(reader.as_mut(), 8).await;
+            assert!(start.elapsed() <= seconds(limit), "{fault:?}: {:?}", start.elapsed());
+            // Time for a heartbeat that is struck.
+            let _ = timeout(SECOND * 7, async {
+                loop {
+                    got.extend(
+                        reader.next().await.unwrap().records.iter().map(|record| record.sequence_number),
+                    );
+                }
+            })
+            .await;
+            expected.extend(world.put(3));
+            let start = Instant::now();
+            got.extend(read(reader.as_mut(), 3).await);
+            assert!(start.elapsed() <= seconds(limit), "{fault:?}: {:?}", start.elapsed());
+            assert_eq!(got, expected, "{fault:?}");
+            sleep(SECOND).await;
+            assert_eq!(world.faults.streams(Service::Kinesis, "SubscribeToShard").open, 1, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_shard_that_is_struck_comes_all_the_same() {
+    for fault in [StreamFault::BlackHole, StreamFault::Reset, StreamFault::Truncate, StreamFault::Corrupt] {
+        let world = World::new(1);
+        let expected = world.put(2);
+        world.kinesis.split_shard(STREAM, SHARD, 1 << 127).unwrap();
+        let rule = Fault::Stream(When::AfterFrames(1), fault.clone());
+        world.faults.add(Rule::on(Service::Kinesis, "SubscribeToShard", rule).once());
+        let source = world.source(named(), 1);
+        let mut reader = open(&source, StartFrom::TrimHorizon).await;
+        let (mut got, start) = (Vec::new(), Instant::now());
+        let end = loop {
+            let batch = reader.next().await.unwrap();
+            got.extend(batch.records.iter().map(|record| record.sequence_number));
+            if let Some(end) = batch.end {
+                break end;
+            }
+        };
+        assert_eq!((got, end.children.len()), (expected, 2), "{fault:?}");
+        assert!(start.elapsed() < SECOND * 21, "{fault:?}: {:?}", start.elapsed());
     }
 }

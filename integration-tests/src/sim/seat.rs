@@ -33,7 +33,7 @@ const CONSUMER: &str = "app";
 #[derive(Debug)]
 pub(super) enum Cloud {
     Model { kinesis: Kinesis, rows: MemoryLeaseStore },
-    Sdk { aws: LocalAws },
+    Sdk { aws: Box<LocalAws> },
 }
 
 /// The place of a worker: what can be made to go wrong for it.
@@ -57,7 +57,7 @@ impl Cloud {
 
     pub(super) fn sdk(clock: SharedClock) -> Self {
         let aws = LocalAws::builder().clock(clock).in_process().expect("services in process start");
-        Self::Sdk { aws }
+        Self::Sdk { aws: Box::new(aws) }
     }
 
     pub(super) fn kinesis(&self) -> &Kinesis {

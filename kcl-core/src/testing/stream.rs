@@ -67,7 +67,7 @@ pub struct MemoryStream {
     hooks: Arc<Mutex<Hooks>>,
     entropy: Entropy,
     news: Option<Arc<News>>,
-    fan_out: Option<FanOut>,
+    fan_out: Option<Arc<FanOut>>,
 }
 
 /// What tells readers that wait at the tip that there may be something.
@@ -120,7 +120,7 @@ impl MemoryStream {
     /// one that reads Kinesis by fan-out; only the wire is left out.
     #[must_use]
     pub fn with_consumer(mut self, name: impl Into<String>) -> Self {
-        self.fan_out = Some(FanOut::new(name.into(), &self));
+        self.fan_out = Some(Arc::new(FanOut::new(name.into(), &self)));
         self
     }
 

@@ -98,11 +98,12 @@ impl ShardReader for FanOutReader {
                 return Ok(batch);
             }
             if timeout_at(life_sign, self.buffer.filled()).await.is_err() {
+                // It ends in order only once the end of the shard is in the buffer.
+                if self.task.is_empty() || self.task.try_join_next().is_some() {
+                    return Err(self.broken());
+                }
                 if self.buffer.gives_life_signs() {
                     return Ok(SourceBatch::default());
-                }
-                if self.task.try_join_next().is_some() {
-                    return Err(self.broken());
                 }
                 life_sign = Instant::now() + LIFE_SIGN;
             }

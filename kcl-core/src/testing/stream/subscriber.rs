@@ -32,7 +32,7 @@ impl FanOut {
         let shared = Shared {
             turns: Arc::new(Turns::new(Entropy::seeded(0))),
             timeouts: FanOutTimeouts::default(),
-            clock: Arc::new(ModelClock(stream.kinesis.clock().clone())),
+            clock: Arc::new(ModelClock(SharedClock::clone(stream.kinesis.clock()))),
         };
         Self { consumer, shared }
     }

@@ -36,6 +36,7 @@ use crate::source::{SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartF
 
 const OPERATION: &str = "SubscribeToShard";
 
+type Events = EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>;
 type StreamError = SdkError<SubscribeToShardEventStreamError, RawMessage>;
 
 /// Subscribes to one shard.
@@ -172,7 +173,7 @@ struct Call {
 /// Where a subscription stands.
 enum Stage {
     Closed(Call),
-    Open { events: EventReceiver<SubscribeToShardEventStream, SubscribeToShardEventStreamError>, call: Call },
+    Open { events: Box<Events>, call: Call },
     Over,
 }
 
@@ -180,7 +181,9 @@ impl Stage {
     async fn next(self) -> Option<(Result<Signal, Failure>, Self)> {
         match self {
             Self::Closed(call) => match Box::pin(call.open()).await {
-                Ok(answer) => Some((Ok(Signal::Opened), Self::Open { events: answer.event_stream, call })),
+                Ok(answer) => {
+                    Some((Ok(Signal::Opened), Self::Open { events: Box::new(answer.event_stream), call }))
+                }
                 Err(failure) => Some((Err(failure), Self::Over)),
             },
             Self::Open { mut events, call } => loop {

@@ -11,7 +11,7 @@ mod pool;
 mod tls;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ impl Connector {
             if let Some(capture) = &capture {
                 let connection = Arc::downgrade(place.connection());
                 capture.set_connection_retriever(move || {
-                    let connection = connection.clone();
+                    let connection = Weak::clone(&connection);
                     let poison = move || {
                         if let Some(connection) = connection.upgrade() {
                             connection.retire();
