@@ -8,19 +8,18 @@
 
 use std::time::Duration;
 
-use examples::quickstart::{Options, Screen, run};
+use examples::quickstart::{Options, Reading, Screen, run};
 use kcl_core::Coordination;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_loses_nothing_through_a_reshard_and_a_crash() {
     // One after the other: each wants the machine for itself.
-    for coordination in [Coordination::Fleet, Coordination::PerLease] {
-        loses_nothing(coordination).await;
-    }
+    loses_nothing(Coordination::Fleet, Reading::FanOut).await;
+    loses_nothing(Coordination::PerLease, Reading::Polling).await;
 }
 
-async fn loses_nothing(coordination: Coordination) {
-    let options = Options { duration: Duration::from_secs(15), seed: 7, coordination };
+async fn loses_nothing(coordination: Coordination, reading: Reading) {
+    let options = Options { duration: Duration::from_secs(15), seed: 7, coordination, reading };
     let account = run(&options, &mut Screen::lines(std::io::stderr())).await.unwrap();
     println!("{account}");
     assert_eq!(account.problems(), Vec::<String>::new());

@@ -18,6 +18,8 @@ const SLOWEST: f64 = 1.0;
 /// workers that do not know of each other converge to equal shares.
 const GROWTH: f64 = 2.0;
 const SHRINKAGE: f64 = 0.5;
+/// For how long after the rate shrank it does not again: calls that are refused meanwhile were made at the rate before.
+const SHRINKS_ONCE: Duration = Duration::from_secs(1);
 
 /// Gives the readers of a worker their turns to subscribe, in the order in which they ask.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ struct Rate {
     /// When the rate was last looked at, and the earliest next call.
     at: Option<Instant>,
     ready: Option<Instant>,
+    shrank: Option<Instant>,
 }
 
 impl Rate {
@@ -48,7 +51,7 @@ impl Rate {
 
 impl Turns {
     pub(crate) fn new(entropy: Entropy) -> Self {
-        let rate = Rate { per_second: FASTEST, at: None, ready: None };
+        let rate = Rate { per_second: FASTEST, at: None, ready: None, shrank: None };
         Self { queue: Semaphore::new(1), rate: Mutex::new(rate), entropy }
     }
 
@@ -79,6 +82,10 @@ impl Turns {
         let now = Instant::now();
         let mut rate = self.rate();
         rate.grow(now);
+        if rate.shrank.is_some_and(|at| now < at + SHRINKS_ONCE) {
+            return;
+        }
+        rate.shrank = Some(now);
         rate.per_second = (rate.per_second * SHRINKAGE).max(SLOWEST);
         let postponed = now + self.entropy.jitter(rate.interval());
         rate.ready = Some(rate.ready.map_or(postponed, |ready| ready.max(postponed)));
@@ -138,6 +145,20 @@ mod tests {
             assert!(taken > 100 * 60, "{workers}: {taken} of 10,000 calls are taken");
             assert!(refused < taken / 2, "{workers}: {refused} are refused beside {taken} that are taken");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_are_refused_together_slow_down_once() {
+        let turns = Turns::new(Entropy::seeded(1));
+        turns.take().await;
+        for _ in 0..20 {
+            turns.slow_down();
+        }
+        let asked = Instant::now();
+        for _ in 0..50 {
+            turns.take().await;
+        }
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

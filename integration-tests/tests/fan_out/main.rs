@@ -1,0 +1,12 @@
+//! Workers that subscribe to shards: what breaks, who is blocked, and what it costs the others.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a broken expectation ends the test; figures are shown"
+)]
+
+mod blocked;
+mod isolation;
+mod misfortunes;
+mod support;
