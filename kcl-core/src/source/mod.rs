@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 pub use error::{SourceError, SourceErrorKind};
+#[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
+pub use fan_out::FanOutTimeouts;
 
 use crate::model::{ChildShard, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 

@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "fan-out-without-tls")]
+pub use super::FanOutTimeouts;
 use super::{ShardReader, SourceError, StartFrom, StreamSource};
 use crate::entropy::Entropy;
 use crate::model::{Shard, ShardId, StreamIdentity};
-#[cfg(feature = "fan-out-without-tls")]
-pub use crate::source::fan_out::FanOutTimeouts;
 use crate::time::{Clock, SystemClock};
 #[cfg(feature = "fan-out-without-tls")]
 use fan_out::FanOut;
