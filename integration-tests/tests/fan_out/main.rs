@@ -7,6 +7,7 @@
 )]
 
 mod blocked;
+mod connections;
 mod isolation;
 mod misfortunes;
 mod support;

@@ -1,5 +1,9 @@
 use std::time::Duration;
 
+/// What waits in all buffers of a worker unless the configuration says otherwise: for a while, the full rate of thirty
+/// shards, whose processors are busy.
+pub(crate) const BUFFER_BYTES: usize = 64 << 20;
+
 /// How long a subscription may take for each of its steps before it counts as dead.
 ///
 /// A wait counts only while the reader waits for the service: a processor that takes its time is never mistaken for

@@ -24,6 +24,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
+pub(crate) use buffer::Pool;
+pub(crate) use config::BUFFER_BYTES;
 pub use config::FanOutTimeouts;
 pub(crate) use failure::{Class, Failure};
 pub(crate) use reader::{FanOutReader, Shared};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Pool};
 use super::course::Course;
 use super::pump::Pump;
 use super::slot::Slot;
@@ -39,6 +39,7 @@ pub(crate) struct FanOutReader {
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) turns: Arc<Turns>,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) timeouts: FanOutTimeouts,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -53,7 +54,7 @@ impl FanOutReader {
         shared: &Shared,
         entropy: Entropy,
     ) -> Self {
-        let (buffer, slot) = (Arc::new(Buffer::default()), Slot::default());
+        let (buffer, slot) = (Arc::new(Buffer::new(Arc::clone(&shared.pool))), Slot::default());
         buffer.give_life_signs(true);
         let pump = Pump {
             subscriber,

@@ -16,7 +16,8 @@ use crate::entropy::Entropy;
 use crate::model::{ChildShard, SequenceNumber, SourceRecord};
 use crate::source::fan_out::reader::Shared;
 use crate::source::fan_out::{
-    Class, Event, Failure, FanOutReader, FanOutTimeouts, Signal, Subscriber, Subscription, Turns,
+    BUFFER_BYTES, Class, Event, Failure, FanOutReader, FanOutTimeouts, Pool, Signal, Subscriber,
+    Subscription, Turns,
 };
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::TokioClock;
@@ -121,6 +122,7 @@ impl Service {
     ) -> FanOutReader {
         let shared = Shared {
             turns: Arc::clone(turns),
+            pool: Arc::new(Pool::new(BUFFER_BYTES)),
             timeouts,
             clock: Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH)),
         };

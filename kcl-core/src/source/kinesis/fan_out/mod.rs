@@ -25,7 +25,7 @@ use super::polling::PollingReader;
 use super::service::Service;
 use crate::entropy::Entropy;
 use crate::model::ShardId;
-use crate::source::fan_out::{FanOutReader, FanOutTimeouts, Shared, Turns};
+use crate::source::fan_out::{BUFFER_BYTES, FanOutReader, FanOutTimeouts, Pool, Shared, Turns};
 use crate::source::{ShardReader, SourceError, StartFrom};
 use crate::time::Clock;
 
@@ -57,6 +57,11 @@ pub struct FanOutConfig {
     /// How many subscriptions share one HTTP/2 connection at most. Default 16; 1 to 100. More make fewer
     /// connections, and more subscriptions that a broken one takes along.
     pub subscriptions_per_connection: usize,
+    /// The payload bytes that wait in the buffers of all shards of the worker, beside what `shard_buffer_bytes` and
+    /// `worker_buffer_bytes` of the settings let be read ahead. Default 64 MiB. From there on a shard's buffer holds one
+    /// event at most (of 10 MiB at most), so memory is bounded by the sum of the three, however many processors are
+    /// blocked. The buffer of one shard holds 2 MiB and an event at most.
+    pub buffer_bytes: usize,
     /// Whether a shard is polled while it cannot be subscribed to. Default: it is not.
     pub fallback: Option<FallbackConfig>,
 }
@@ -69,6 +74,7 @@ impl FanOutConfig {
             consumer,
             timeouts: FanOutTimeouts::default(),
             subscriptions_per_connection: 16,
+            buffer_bytes: BUFFER_BYTES,
             fallback: None,
         }
     }
@@ -122,6 +128,7 @@ impl FanOut {
     ) -> Self {
         let shared = Shared {
             turns: Arc::new(Turns::new(entropy.fork())),
+            pool: Arc::new(Pool::new(config.buffer_bytes)),
             timeouts: config.timeouts.clone(),
             clock: Arc::clone(clock),
         };

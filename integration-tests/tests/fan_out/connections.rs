@@ -1,7 +1,5 @@
 //! Fan-out over loopback sockets as it is used: HTTP/2 connections of its own, in real time.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
-
 use std::time::Duration;
 
 use kcl_core::model::ShardId;
