@@ -9,5 +9,6 @@
 mod blocked;
 mod connections;
 mod isolation;
+mod lost;
 mod misfortunes;
 mod support;

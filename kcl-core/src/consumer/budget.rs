@@ -9,6 +9,9 @@
 //! was larger than estimated, or that was fetched although the budget was used up. The latter is what a shard
 //! with nothing buffered may do after a short wait, so that a few blocked processors cannot silence all other
 //! shards. A shard that overdrew fetches nothing more until that answer is acknowledged.
+//!
+//! Readers that subscribe buffer what is pushed to them beside this, within a bound of their own:
+//! `FanOutConfig::buffer_bytes`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

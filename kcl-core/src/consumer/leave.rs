@@ -238,6 +238,8 @@ impl Consumer {
     /// Tells the processor that the lease is lost.
     pub(super) async fn lose(&mut self) -> Exit {
         self.discard();
+        // The reader is polled beside this and lets go of its source, a subscription for example, before the loss is told.
+        tokio::task::yield_now().await;
         if self.initialized
             && let limit = self.promise_callback()
             && let Some(processor) = &mut self.processor
