@@ -1,11 +1,13 @@
 //! The services a command talks to, and patience with them.
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use kcl_core::lease::StoreError;
 use kcl_core::source::kinesis::{KinesisStream, PollingConfig};
+use kcl_core::{Clock, SystemClock};
 use kcl_lease_dynamo::{DynamoLeaseStore, TableMode};
 use tokio::time::sleep;
 
@@ -24,6 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 pub struct Access {
     config: SdkConfig,
     connection: Connection,
+    clock: Arc<dyn Clock>,
 }
 
 impl Access {
@@ -44,8 +47,20 @@ impl Access {
 
     /// Uses a configuration as it is.
     #[must_use]
-    pub const fn new(config: SdkConfig, connection: Connection) -> Self {
-        Self { config, connection }
+    pub fn new(config: SdkConfig, connection: Connection) -> Self {
+        Self { config, connection, clock: Arc::new(SystemClock) }
+    }
+
+    /// Sets the wall clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The time.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
     }
 
     /// The name of the lease table.

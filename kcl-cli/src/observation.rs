@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use kcl_core::fleet::row_of;
 use kcl_core::lease::{LeaseStore, StoreErrorKind};
 use kcl_core::model::{InitialPosition, ShardId};
-use kcl_core::{Clock, SystemClock};
 use tokio::time::{Instant, sleep};
 
 use crate::access::Access;
@@ -45,7 +44,7 @@ impl Observation {
             positions: BTreeMap::new(),
             leadership: None,
             notes: Vec::new(),
-            now: SystemClock.now(),
+            now: access.now(),
         };
         let leases = observation.view.leases();
         let present: BTreeSet<String> =
@@ -87,7 +86,7 @@ impl Observation {
         self.view = table::look(access).await?;
         self.view.shape = shape;
         self.watcher.view(&self.view);
-        self.now = SystemClock.now();
+        self.now = access.now();
         Ok(())
     }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use kcl_core::lease::LeaseStore;
 use kcl_core::model::ShardId;
-use kcl_core::{Clock, SystemClock};
 use kcl_lease_dynamo::{StoredRow, TableMode, TableSettings};
 
 use super::{evictions, judged};
@@ -27,7 +26,7 @@ pub(super) async fn export(
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
     let view = Observation::of_table(access).await?.view;
-    let backup = Backup::of(&view, time_text(SystemClock.now()))?;
+    let backup = Backup::of(&view, time_text(access.now()))?;
     let mut text = serde_json::to_string_pretty(&backup)
         .map_err(|error| CliError::new(CliErrorKind::Output, "no JSON").with_source(error))?;
     text.push('\n');

@@ -1,10 +1,11 @@
 //! `checkpoint` and `reset`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
+use kcl_core::Entropy;
 use kcl_core::lease::Lease;
 use kcl_core::model::{Checkpoint, Shard, ShardId};
-use kcl_core::{Clock, Entropy, SystemClock};
 
 use super::{evictions, judged, token};
 use crate::access::Access;
@@ -61,7 +62,7 @@ pub(super) async fn set(
         observation.stream.iter().flat_map(|stream| &stream.shards).find(|listed| listed.id == lease.shard);
     warnings.extend(check_position(lease, target, listed, arguments.force)?);
     let mut planned = evictions(&observation, [lease]);
-    planned.push(write::set_checkpoint(lease, target, SystemClock.now(), token(&Entropy::default())));
+    planned.push(write::set_checkpoint(lease, target, access.now(), token(&Entropy::default())));
     carry_out(&access.store()?, planned, warnings, arguments, console).await
 }
 
@@ -162,7 +163,7 @@ pub(super) async fn reset(
             );
         }
         Some(target) => {
-            let (writes, told) = resets(&leases, target, listed.as_ref());
+            let (writes, told) = resets(&leases, target, listed.as_ref(), access.now());
             planned.extend(writes);
             warnings.extend(told);
         }
@@ -178,8 +179,9 @@ fn resets(
     leases: &BTreeMap<ShardId, Lease>,
     target: Target,
     listed: Option<&BTreeSet<&ShardId>>,
+    now: SystemTime,
 ) -> (Vec<PlannedWrite>, Vec<String>) {
-    let (entropy, now) = (Entropy::default(), SystemClock.now());
+    let entropy = Entropy::default();
     let (mut writes, mut told) = (Vec::new(), Vec::new());
     for lease in leases.values() {
         if listed.is_some_and(|listed| !listed.contains(&lease.shard)) {
@@ -244,10 +246,14 @@ mod tests {
         let (a, b) = (ShardId::from("a"), ShardId::from("b"));
         let listed: BTreeSet<&ShardId> = [&a, &b].into();
         let rows = |target| -> Vec<String> {
-            resets(&leases, target, Some(&listed)).0.iter().map(PlannedWrite::row).collect()
+            resets(&leases, target, Some(&listed), SystemTime::UNIX_EPOCH)
+                .0
+                .iter()
+                .map(PlannedWrite::row)
+                .collect()
         };
         assert_eq!(rows(Target::TrimHorizon), ["a", "b"]);
         assert_eq!(rows(Target::Latest), ["b"]);
-        assert_eq!(resets(&leases, Target::Latest, None).0.len(), 2);
+        assert_eq!(resets(&leases, Target::Latest, None, SystemTime::UNIX_EPOCH).0.len(), 2);
     }
 }

@@ -248,15 +248,15 @@ async fn unreadable_and_foreign_rows_are_found_and_do_not_stop_the_report() {
     broken.remove("leaseCounter");
     let odd = item([("leaseKey", text("odd")), ("entityType", text("SOMETHING"))]);
     let status = Scene::of([java2(0, Some("a"), "105"), broken, odd, leader()]).status();
-    assert_eq!(kinds(&status), ["unreadable-row", "foreign-row"]);
+    // Nobody works on what the row cannot tell.
+    assert_eq!(kinds(&status), ["unreadable-row", "foreign-row", "hole"]);
     assert!(status.problems[0].message.contains("leaseCounter"), "{}", status.problems[0].message);
 }
 
 #[tokio::test]
 async fn the_report_reads_well_and_keeps_its_field_names() {
-    let mut scene =
-        Scene::of([with(java2(0, Some(MEMBER), "105"), [("attemptToken", text("x"))]), fleet_row()]);
-    scene.view = TableView::new("orders", [java2(0, Some(MEMBER), "105"), fleet_row()]);
+    let rows = [java2(0, Some(MEMBER), "105"), java2(1, Some(MEMBER), "205"), fleet_row()];
+    let mut scene = Scene::of(rows);
     let position =
         Position { lag_millis: Some(1_500), checkpoint_age_millis: Some(61_000), ..Position::default() };
     scene.positions.insert("shardId-000000000000".into(), position);
