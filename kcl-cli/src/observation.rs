@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use kcl_core::fleet::row_of;
-use kcl_core::lease::{LeaseStore, StoreErrorKind};
+use kcl_core::lease::LeaseStore;
 use kcl_core::model::{InitialPosition, ShardId};
 use tokio::time::{Instant, sleep};
 
-use crate::access::Access;
+use crate::access::{Access, patiently};
 use crate::console::Console;
-use crate::error::{CliError, usage};
+use crate::error::{CliError, CliErrorKind, usage};
 use crate::liveness::Watcher;
 use crate::status::Seen;
 use crate::stream::{self, Position, StreamView};
@@ -62,13 +62,9 @@ impl Observation {
     /// Looks at the table, for a Java leader, and at the stream, if it is known which one it is.
     pub(crate) async fn of_application(access: &Access) -> Result<Self, CliError> {
         let mut observation = Self::of_table(access).await?;
-        match access.store()?.prepare().await {
-            Ok(prepared) => observation.leadership = prepared.java_leadership,
-            Err(error) if error.kind() == StoreErrorKind::Denied => observation.notes.push(format!(
-                "whether a Java KCL 3.0 to 3.4 leads this application cannot be told: GetItem on {} is denied",
-                error.resource()
-            )),
-            Err(error) => return Err(error.into()),
+        match leadership(access).await? {
+            Leadership::Denied(note) => observation.notes.push(note),
+            Leadership::Looked(found) => observation.leadership = found,
         }
         if observation.view.has_several_streams() {
             observation
@@ -140,6 +136,26 @@ impl Observation {
             notes: &self.notes,
             now: self.now,
         }
+    }
+}
+
+/// What the look for a Java leader came to.
+pub(crate) enum Leadership {
+    /// What was found, if anything.
+    Looked(Option<String>),
+    /// It is not allowed; says so.
+    Denied(String),
+}
+
+/// Looks for a leader of a Java KCL 3.x. Reads only: the store never creates the table.
+pub(crate) async fn leadership(access: &Access) -> Result<Leadership, CliError> {
+    let store = access.store()?;
+    match patiently(|| store.prepare()).await {
+        Ok(prepared) => Ok(Leadership::Looked(prepared.java_leadership)),
+        Err(error) if error.kind() == CliErrorKind::Denied => Ok(Leadership::Denied(format!(
+            "whether a Java KCL 3.0 to 3.4 leads here cannot be told: {error}"
+        ))),
+        Err(error) => Err(error),
     }
 }
 

@@ -34,7 +34,8 @@ pub enum FleetKind {
     Empty,
     /// Workers of kcl-core with `Coordination::Fleet`.
     Fleet,
-    /// Workers of kcl-core with `Coordination::PerLease`; or Java's, which leave the attributes of ours alone.
+    /// Workers of kcl-core with `Coordination::PerLease`, or a fleet of theirs that stopped in order, which takes its rows
+    /// along; or Java's, which leave the attributes of ours alone.
     PerLease,
     /// The Java KCL 1.x or 2.x: nothing shows another one.
     Java2,
@@ -49,7 +50,7 @@ impl fmt::Display for FleetKind {
         f.write_str(match self {
             Self::Empty => "empty",
             Self::Fleet => "fleet of kcl-core (Fleet)",
-            Self::PerLease => "kcl-core (PerLease)",
+            Self::PerLease => "kcl-core (PerLease, or a fleet that has stopped)",
             Self::Java2 => "Java KCL 1.x or 2.x",
             Self::Java3 => "Java KCL 3.x",
             Self::Mixed => "mixed: a fleet of kcl-core and Java workers",
@@ -117,9 +118,12 @@ impl Signs {
                 java3 = true;
             }
         }
-        let ours = attributes.contains("attemptToken");
-        if ours {
-            evidence.push("the attribute attemptToken, which workers of kcl-core write".to_owned());
+        let mut ours = false;
+        for attribute in ["attemptToken", "streamIdentity"] {
+            if attributes.contains(attribute) {
+                evidence.push(format!("the attribute {attribute}, which workers of kcl-core write"));
+                ours = true;
+            }
         }
         if attributes.contains("streamName") {
             evidence.push(

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType, TableDescription};
 use kcl_core::fleet::{FleetRow, FleetRowKey};
-use kcl_core::lease::{ForeignRow, Lease, PageToken, StoreErrorKind, UnreadableRow};
+use kcl_core::lease::{ForeignRow, Lease, PageToken, UnreadableRow};
 use kcl_core::model::{ShardId, StreamIdentity};
 use kcl_lease_dynamo::{Item, StoredRow};
 use serde::Serialize;
@@ -217,7 +217,7 @@ fn shape(description: &TableDescription) -> TableShape {
 /// If there is no table, it is of another kind, or cannot be reached.
 pub(crate) async fn describe(access: &Access) -> Result<Option<TableShape>, CliError> {
     let (store, table) = (access.store()?, access.table()?);
-    let description = match store.describe().await {
+    let description = match patiently(|| store.describe()).await {
         Ok(Some(description)) => description,
         Ok(None) => {
             return Err(CliError::new(
@@ -226,12 +226,12 @@ pub(crate) async fn describe(access: &Access) -> Result<Option<TableShape>, CliE
             )
             .with_hint(
                 "check --application (the table's default name), --table, --region and the account; workers \
-                     create the table when they first start",
+                 create the table when they first start",
             ));
         }
         // What the rows are says the rest.
-        Err(error) if error.kind() == StoreErrorKind::Denied => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.kind() == CliErrorKind::Denied => return Ok(None),
+        Err(error) => return Err(error),
     };
     if let Some(why) = other_key(&description) {
         let sample = access.dynamodb().scan().table_name(table).limit(SAMPLE).send().await;

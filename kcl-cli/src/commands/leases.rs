@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use kcl_core::Entropy;
 use kcl_core::fleet::row_of;
-use kcl_core::lease::StoreErrorKind;
 use kcl_core::model::{ShardId, WorkerId};
 
 use super::{evictions, judged, token};
@@ -15,7 +14,7 @@ use crate::console::Console;
 use crate::error::{CliError, CliErrorKind, usage};
 use crate::execute::carry_out;
 use crate::leases::{LeaseDetail, LeaseList, UnreadableReport};
-use crate::observation::Observation;
+use crate::observation::{Leadership, Observation, leadership};
 use crate::signs::{FleetKind, Signs};
 use crate::write;
 
@@ -163,10 +162,12 @@ pub(super) async fn hand_over(
     if lease.checkpoint_owner.is_some() {
         return refused(format!("{shard} is being handed off already, by the Java KCL 3.x"), "Wait for it");
     }
-    let leadership = match kcl_core::lease::LeaseStore::prepare(&access.store()?).await {
-        Ok(prepared) => prepared.java_leadership,
-        Err(error) if error.kind() == StoreErrorKind::Denied => None,
-        Err(error) => return Err(error.into()),
+    let leadership = match leadership(access).await? {
+        Leadership::Looked(found) => found,
+        Leadership::Denied(note) => {
+            console.note(note)?;
+            None
+        }
     };
     let signs = Signs::read(&observation.view, Some(&observation.watcher), leadership.as_deref());
     if signs.kind != FleetKind::PerLease && !arguments.force {

@@ -41,7 +41,7 @@ pub(super) async fn cost(
         shards = shards.or(Some(count(leases.values().filter(|lease| !lease.is_ended()).count())));
         workers = workers.or(Some(count(if members > 0 { members } else { owners.len() })));
         mode = mode.or(Some(match Signs::read(&seen.view, Some(&seen.watcher), None).kind {
-            FleetKind::PerLease => Mode::PerLease,
+            FleetKind::PerLease if !owners.is_empty() => Mode::PerLease,
             FleetKind::Java2 | FleetKind::Java3 => Mode::Java2,
             _ => Mode::Fleet,
         }));

@@ -144,6 +144,13 @@ async fn a_sound_table_of_java_2x_has_no_problems() {
 async fn the_signs_of_every_fleet_are_read() {
     let ours =
         with(java2(0, Some("w"), "105"), [("attemptToken", text("00000000-0000-0000-0000-000000000001"))]);
+    let just_created = with(
+        java2(0, None, "TRIM_HORIZON"),
+        [
+            ("entityType", text("LEASE")),
+            ("streamIdentity", text("arn:aws:kinesis:us-east-1:1:stream/orders@5")),
+        ],
+    );
     let of_member = with(ours.clone(), [("leaseOwner", text(MEMBER))]);
     for (rows, kind) in [
         (vec![], FleetKind::Empty),
@@ -154,6 +161,7 @@ async fn the_signs_of_every_fleet_are_read() {
         (vec![with(java2(0, Some("b"), "105"), [("checkpointOwner", text("a"))])], FleetKind::Java3),
         (vec![with(java2(0, Some("b"), "105"), [("entityType", text("LEASE"))])], FleetKind::Java3),
         (vec![ours], FleetKind::PerLease),
+        (vec![just_created], FleetKind::PerLease),
         (vec![of_member.clone(), fleet_row()], FleetKind::Fleet),
         (vec![of_member, fleet_row(), leader()], FleetKind::Mixed),
     ] {
