@@ -2,7 +2,7 @@
 //!
 //! The binary is `kcl`; `docs/cli.md` says what it does. This library is its inside, in three layers: what was seen
 //! ([`TableView`](table::TableView), [`StreamView`](stream::StreamView), [`Watcher`](liveness::Watcher)), pure
-//! functions from that to reports and planned writes ([`status`], [`audit`], [`lineage`], [`write`], [`backup`],
+//! functions from that to reports and planned writes ([`status`], [`audit`], [`lineage`], [`write`](mod@write), [`backup`],
 //! [`cost`], [`estimate`]), and the commands that look, show, ask and write. Outside semver but for the fields of
 //! its JSON, which are those of the report types.
 

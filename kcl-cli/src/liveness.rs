@@ -307,11 +307,11 @@ impl Watcher {
                 heartbeat: member.sighting.heartbeat,
             }
         } else if member.moves > 0 {
-            Standing::Live { evidence: format!("the owner's heartbeat moved {} times", member.moves) }
+            Standing::Live { evidence: format!("the owner's heartbeat moved {}", times(member.moves)) }
         } else {
             Standing::Unproven {
                 evidence: format!(
-                    "the owner is a {} member, its heartbeat stood still for {still}",
+                    "the owner is a member ({}), its heartbeat stood still for {still}",
                     member.entry.state
                 ),
             }
@@ -332,7 +332,7 @@ impl Watcher {
                 ),
             }
         } else if seen.moves > 0 {
-            Standing::Live { evidence: format!("leaseCounter moved {} times", seen.moves) }
+            Standing::Live { evidence: format!("leaseCounter moved {}", times(seen.moves)) }
         } else {
             Standing::Unproven {
                 evidence: format!(
@@ -359,6 +359,10 @@ impl Watcher {
         let shortest = members.chain([self.lease_duration]).min().unwrap_or(self.lease_duration);
         (shortest / 5).clamp(Duration::from_millis(50), Duration::from_secs(2))
     }
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 #[cfg(test)]

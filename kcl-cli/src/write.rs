@@ -283,10 +283,10 @@ pub fn guard(
         Standing::Live { .. } => format!("the lease is live: shard={shard}: {seen}"),
         _ => format!("the lease may be live: shard={shard}: {seen}"),
     };
-    Err(CliError::new(CliErrorKind::Refused, message).with_hint(
-        "nothing was written. Stop the worker, or ask it with kcl leases hand-over; --force writes all the same and \
-         fences the owner",
-    ))
+    let ask = if of_a_fleet { "" } else { ", or ask it with kcl leases hand-over" };
+    Err(CliError::new(CliErrorKind::Refused, message).with_hint(format!(
+        "nothing was written. Stop the worker{ask}; --force writes all the same and fences the owner"
+    )))
 }
 
 #[cfg(test)]
