@@ -8,8 +8,15 @@ use std::path::{Path, PathBuf};
 /// Every source file of the library crates and of the simulator.
 fn sources() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let crates =
-        ["kcl-core", "kcl-lease-dynamo", "kcl-lease-memory", "kcl-local", "integration-tests", "examples"];
+    let crates = [
+        "kcl-core",
+        "kcl-lease-dynamo",
+        "kcl-lease-memory",
+        "kcl-local",
+        "integration-tests",
+        "examples",
+        "kcl-cli",
+    ];
     let mut folders: Vec<PathBuf> = crates.iter().map(|name| root.join(name).join("src")).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

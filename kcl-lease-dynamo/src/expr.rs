@@ -161,6 +161,11 @@ impl Expression {
         for (name, value) in patch.checkpoint.map(schema::checkpoint).into_iter().flatten() {
             self.set(name, value);
         }
+        match patch.start_timestamp {
+            Change::Keep => {}
+            Change::Set(at) => self.set(name::START_TIMESTAMP, schema::millis(at)),
+            Change::Remove => self.remove(name::START_TIMESTAMP),
+        }
         match &patch.pending {
             Change::Keep => {}
             Change::Set(pending) => {

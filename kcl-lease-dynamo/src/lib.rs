@@ -31,6 +31,7 @@ mod expr;
 mod fleet;
 #[cfg(test)]
 mod fuzz;
+mod items;
 mod meter;
 mod probe;
 mod schema;
@@ -38,5 +39,6 @@ mod settings;
 mod store;
 mod table;
 
+pub use items::{Item, ItemPage, ItemWrite, StoredRow};
 pub use settings::{Billing, TableMode, TableSettings};
 pub use store::DynamoLeaseStore;

@@ -104,6 +104,11 @@ pub(crate) fn checkpoint(checkpoint: Checkpoint) -> [(&'static str, AttributeVal
     ]
 }
 
+/// The milliseconds since 1970. Times before that and fractions of milliseconds are dropped.
+pub(crate) fn millis(at: SystemTime) -> AttributeValue {
+    number(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis())
+}
+
 /// The key of an item.
 pub(crate) fn key(shard: &str) -> AttributeValue {
     text(shard)
@@ -149,8 +154,7 @@ pub(crate) fn to_item(lease: &Lease) -> Item {
         put(name, value);
     }
     if let Some(at) = lease.start_timestamp {
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        put(name::START_TIMESTAMP, number(since.as_millis()));
+        put(name::START_TIMESTAMP, millis(at));
     }
     if let Some(stream) = &lease.stream {
         put(name::STREAM, text(stream.to_string()));

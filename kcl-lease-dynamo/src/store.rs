@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::scan::ScanOutput;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use kcl_core::fleet::{FleetRow, FleetRowKey};
@@ -158,6 +159,41 @@ impl DynamoLeaseStore {
         Ok(item)
     }
 
+    /// One page of the table, and where the next one begins.
+    pub(crate) async fn scan(
+        &self,
+        page: Option<PageToken>,
+        consistent: bool,
+    ) -> Result<(ScanOutput, Option<PageToken>), StoreError> {
+        let call = self.call("Scan", &self.table);
+        let mut request = self.client.scan().table_name(&self.table).consistent_read(consistent);
+        if let Some(PageToken(last)) = page {
+            request = request.exclusive_start_key(name::KEY, schema::key(&last));
+        }
+        if let Some(rows) = self.page_size {
+            request = request.limit(i32::try_from(rows.get()).unwrap_or(i32::MAX));
+        }
+        let mut counted = self.counted(StoreOperation::List, &call);
+        let answer = request
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .customize()
+            .interceptor(call.witness.clone())
+            .send()
+            .await
+            .map_err(|error| call.failed(error))?;
+        counted.read(answer.consumed_capacity());
+        let next = match answer.last_evaluated_key() {
+            Some(last) => {
+                let key = last.get(name::KEY).and_then(|key| key.as_s().ok());
+                let key =
+                    key.ok_or_else(|| call.invalid("the answer does not say where the next page begins"))?;
+                Some(PageToken(key.clone()))
+            }
+            None => None,
+        };
+        Ok((answer, next))
+    }
+
     pub(crate) async fn read(
         &self,
         operation: StoreOperation,
@@ -234,28 +270,8 @@ impl LeaseStore for DynamoLeaseStore {
     }
 
     async fn list(&self, page: Option<PageToken>, consistency: Consistency) -> Result<LeasePage, StoreError> {
-        let call = self.call("Scan", &self.table);
-        let mut request = self
-            .client
-            .scan()
-            .table_name(&self.table)
-            .consistent_read(self.consistent_lists || consistency == Consistency::Strong);
-        if let Some(PageToken(last)) = page {
-            request = request.exclusive_start_key(name::KEY, schema::key(&last));
-        }
-        if let Some(rows) = self.page_size {
-            request = request.limit(i32::try_from(rows.get()).unwrap_or(i32::MAX));
-        }
-        let mut counted = self.counted(StoreOperation::List, &call);
-        let answer = request
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .customize()
-            .interceptor(call.witness.clone())
-            .send()
-            .await
-            .map_err(|error| call.failed(error))?;
-        counted.read(answer.consumed_capacity());
-
+        let consistent = self.consistent_lists || consistency == Consistency::Strong;
+        let (answer, next) = self.scan(page, consistent).await?;
         let mut listed = LeasePage::default();
         for item in answer.items() {
             match schema::read(item) {
@@ -264,12 +280,7 @@ impl LeaseStore for DynamoLeaseStore {
                 Row::Unreadable(row) => listed.unreadable.push(row),
             }
         }
-        if let Some(last) = answer.last_evaluated_key() {
-            let key = last.get(name::KEY).and_then(|key| key.as_s().ok());
-            let key =
-                key.ok_or_else(|| call.invalid("the answer does not say where the next page begins"))?;
-            listed.next = Some(PageToken(key.clone()));
-        }
+        listed.next = next;
         Ok(listed)
     }
 

@@ -92,7 +92,11 @@ impl DynamoLeaseStore {
         Ok(())
     }
 
-    async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
+    /// Describes the table as it is, whatever it holds; nothing if there is none. Needs `dynamodb:DescribeTable`.
+    ///
+    /// # Errors
+    /// Those of [`LeaseStore::prepare`](kcl_core::lease::LeaseStore::prepare).
+    pub async fn describe(&self) -> Result<Option<TableDescription>, StoreError> {
         let call = self.call("DescribeTable", &self.table);
         let _counted = self.counted(StoreOperation::Prepare, &call);
         let request = self

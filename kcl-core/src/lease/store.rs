@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -96,6 +97,8 @@ pub struct Patch {
     pub owner: Change<WorkerId>,
     /// Sets `checkpoint` and `checkpointSubSequenceNumber`.
     pub checkpoint: Option<Checkpoint>,
+    /// Changes `startTimestampMillis`. Times before 1970 and fractions of milliseconds are dropped.
+    pub start_timestamp: Change<SystemTime>,
     /// Changes the `pendingCheckpoint…` attributes.
     pub pending: Change<PendingCheckpoint>,
     /// Changes `ownerSwitchesSinceCheckpoint`.
@@ -124,6 +127,7 @@ impl Patch {
         if let Some(checkpoint) = self.checkpoint {
             patched.checkpoint = checkpoint;
         }
+        self.start_timestamp.apply(&mut patched.start_timestamp);
         self.pending.apply(&mut patched.pending);
         match self.owner_switches {
             OwnerSwitches::Keep => {}

@@ -154,6 +154,7 @@ impl Draw {
             token: self.maybe(|| self.token()),
             requested_by: self.change(|| self.worker()),
             clear_checkpoint_owner: self.once_in(2),
+            start_timestamp: self.change(|| SystemTime::UNIX_EPOCH + Duration::from_millis(self.below(3))),
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -166,6 +167,11 @@ pub async fn a_patch_leaves_other_attributes_alone(store: Store) {
         Patch { token: Some(token(9)), ..none.clone() },
         Patch { requested_by: Change::Set("worker-z".into()), ..none.clone() },
         Patch { requested_by: Change::Remove, ..none.clone() },
+        Patch {
+            start_timestamp: Change::Set(SystemTime::UNIX_EPOCH + Duration::from_millis(86)),
+            ..none.clone()
+        },
+        Patch { start_timestamp: Change::Remove, ..none.clone() },
         Patch { clear_checkpoint_owner: true, ..none },
     ];
     for (index, patch) in patches.iter().enumerate() {
