@@ -64,3 +64,28 @@ async fn shards_are_pushed_over_few_connections_and_still_when_those_are_sent_aw
         }
     }
 }
+
+#[tokio::test]
+async fn records_of_ten_mebibytes_and_empty_ones_are_pushed_whole() {
+    let aws = LocalAws::builder().start().await.unwrap();
+    aws.kinesis().create_stream(STREAM, 1).unwrap();
+    aws.kinesis().update_max_record_size(STREAM, 10 << 10).unwrap();
+    let source = KinesisStream::new(aws_sdk_kinesis::Client::new(&aws.sdk_config()), STREAM)
+        .with_retrieval(Retrieval::FanOut(FanOutConfig::new(FanOutConsumer::Named("app".into()))));
+    // The limit counts the partition key too.
+    let sizes = [(10 << 20) - 3, 0, 1, (10 << 20) - 3, 100];
+    for (number, size) in sizes.into_iter().enumerate() {
+        aws.kinesis().put_record(STREAM, NewRecord::new("key", vec![number as u8; size])).unwrap();
+    }
+    let mut reader =
+        source.open(&ShardId::from("shardId-000000000000"), StartFrom::TrimHorizon).await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < sizes.len() {
+        let batch = timeout(SECOND * 20, reader.next()).await.expect("records come").unwrap();
+        got.extend(batch.records.into_iter().map(|record| record.data));
+    }
+    for (number, (data, size)) in got.iter().zip(sizes).enumerate() {
+        assert_eq!(data.len(), size, "record {number}");
+        assert!(data.iter().all(|byte| usize::from(*byte) == number), "record {number}");
+    }
+}
