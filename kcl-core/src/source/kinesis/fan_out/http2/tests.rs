@@ -208,3 +208,51 @@ async fn https_without_tls_says_what_to_do() {
     let error = connector.call(request).await.unwrap_err();
     assert!(error.is_user() && format!("{error:?}").contains("feature fan-out"), "{error:?}");
 }
+
+/// Ends TLS in front of a server.
+#[cfg(feature = "fan-out")]
+async fn behind_tls(address: &str) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let https = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let plain = address.trim_start_matches("http://").to_owned();
+    let acceptor = tls::tests::acceptor(&[b"h2"]);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            connections.spawn(async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut server = tokio::net::TcpStream::connect(plain).await.unwrap();
+                // Either side may hang up.
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    (https, tasks)
+}
+
+#[cfg(feature = "fan-out")]
+#[tokio::test]
+async fn answers_come_through_tls_and_are_reset_through_it() {
+    tls::trust_localhost();
+    let (server, address, _tasks) = serve().await;
+    let (https, _forwarding) = behind_tls(&address).await;
+    let client = SubscriptionHttpClient::new(4);
+    let mut bodies = Vec::new();
+    for _ in 0..5 {
+        let (mut body, _) = get(&client, &https).await;
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first.as_ref(), b"x");
+        bodies.push(body);
+    }
+    assert_eq!((server.connections.load(Ordering::SeqCst), client.connections()), (2, 2));
+    let (mut flood, _) = get(&client, &format!("{https}/flood")).await;
+    let mut bytes = 0;
+    while bytes < 8 << 20 {
+        bytes += flood.frame().await.unwrap().unwrap().into_data().unwrap().len();
+    }
+    drop((bodies, flood));
+    until("all answers are reset", || server.answers.load(Ordering::SeqCst) == 0).await;
+}
