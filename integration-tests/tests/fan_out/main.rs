@@ -6,7 +6,6 @@
     reason = "a broken expectation ends the test; figures are shown"
 )]
 
-mod blocked;
 mod connections;
 mod isolation;
 mod lost;

@@ -1,4 +1,14 @@
-//! All processors blocked, in virtual time.
+//! All processors of subscribed shards blocked, in virtual time. In a process of its own, whose memory is looked at.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    dead_code,
+    reason = "a broken expectation ends the test; figures are shown; the processor is shared with other tests"
+)]
+
+#[path = "fan_out/support.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +18,7 @@ use kcl_core::{LeaseRuntime, Settings};
 use kcl_local::kinesis::Kinesis;
 use tokio::runtime::Handle;
 
-use crate::support::{Book, SECOND, STREAM, Worker, trickle};
+use support::{Book, SECOND, STREAM, Worker, trickle};
 
 const SHARDS: usize = 256;
 
