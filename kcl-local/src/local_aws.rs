@@ -44,7 +44,7 @@ pub struct LocalAws {
     dynamodb: DynamoDb,
     http_client: SharedHttpClient,
     endpoint_url: String,
-    server: Option<Server>,
+    server: Option<Box<Server>>,
 }
 
 impl LocalAws {
@@ -111,7 +111,7 @@ impl LocalAws {
     /// The server; `None` without sockets.
     #[must_use]
     pub fn server(&self) -> Option<&Server> {
-        self.server.as_ref()
+        self.server.as_deref()
     }
 
     /// The HTTP client of [`sdk_config`](Self::sdk_config), to be wrapped or put elsewhere.
@@ -205,7 +205,7 @@ impl LocalAwsBuilder {
         let server = server.map_err(StartError::new)?;
         let endpoint_url = format!("http://{}", server.address());
         let http_client = self.wrap(SharedHttpClient::new(PlainHttpClient::new()));
-        Ok(LocalAws { services, dynamodb, http_client, endpoint_url, server: Some(server) })
+        Ok(LocalAws { services, dynamodb, http_client, endpoint_url, server: Some(Box::new(server)) })
     }
 
     /// Serves in process.
