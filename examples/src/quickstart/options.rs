@@ -87,29 +87,20 @@ impl Command {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (argument.as_str(), None),
             };
-            if name == "--coordination" {
-                let value = joined.clone().or_else(|| arguments.next());
-                options.coordination = match value.as_deref() {
-                    Some("fleet") => Coordination::Fleet,
-                    Some("per-lease") => Coordination::PerLease,
-                    other => {
-                        let other = other.unwrap_or("nothing");
-                        return Err(UsageError(format!("{name} takes fleet or per-lease, not {other:?}")));
-                    }
-                };
-                continue;
-            }
-            if name == "--retrieval" {
-                let value = joined.clone().or_else(|| arguments.next());
-                options.reading = match value.as_deref() {
-                    Some("polling") => Reading::Polling,
-                    Some("fan-out") => Reading::FanOut,
-                    other => {
-                        let other = other.unwrap_or("nothing");
-                        return Err(UsageError(format!("{name} takes polling or fan-out, not {other:?}")));
-                    }
-                };
-                continue;
+            match name {
+                "--coordination" => {
+                    let ways = [("fleet", Coordination::Fleet), ("per-lease", Coordination::PerLease)];
+                    let value = joined.or_else(|| arguments.next());
+                    options.coordination = one_of(name, value.as_deref(), ways)?;
+                    continue;
+                }
+                "--retrieval" => {
+                    let ways = [("polling", Reading::Polling), ("fan-out", Reading::FanOut)];
+                    let value = joined.or_else(|| arguments.next());
+                    options.reading = one_of(name, value.as_deref(), ways)?;
+                    continue;
+                }
+                _ => {}
             }
             let mut number = |range: std::ops::RangeInclusive<u64>| {
                 let value = joined.clone().or_else(|| arguments.next());
@@ -129,6 +120,15 @@ impl Command {
         }
         Ok(Self::Run(options))
     }
+}
+
+/// The choice that `value` names.
+fn one_of<T: Copy>(name: &str, value: Option<&str>, ways: [(&str, T); 2]) -> Result<T, UsageError> {
+    let [(one, _), (other, _)] = ways;
+    let value = value.unwrap_or("nothing");
+    let way = ways.iter().find(|(way, _)| *way == value);
+    way.map(|(_, way)| *way)
+        .ok_or_else(|| UsageError(format!("{name} takes {one} or {other}, not {value:?}")))
 }
 
 #[cfg(test)]
