@@ -5,6 +5,7 @@ use std::io;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::RequestId as _;
 use kcl_core::lease::{StoreError, StoreErrorKind};
 
 use crate::client::Witness;
@@ -32,11 +33,12 @@ impl Call<'_> {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         let verdict = self.judge(&error);
+        let request = error.request_id().map(|id| format!(", request id {id}")).unwrap_or_default();
         let source: Box<dyn StdError + Send + Sync> = match error {
             SdkError::ServiceError(context) => Box::new(context.into_err()),
             other => Box::new(other),
         };
-        StoreError::new(verdict.kind, self.operation, self.table, verdict.message)
+        StoreError::new(verdict.kind, self.operation, self.table, verdict.message + &request)
             .with_may_have_applied(verdict.may_have_applied)
             .with_source(source)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
 
 use crate::error::BoxError;
 use crate::processor::{
@@ -47,11 +48,15 @@ impl Failure {
     }
 }
 
-/// Runs a callback for at most `limit`.
+/// Runs a callback for at most `limit`, in a span of its own, so that what it logs names it.
 ///
 /// A callback that blocks its thread beyond `limit` and then returns has returned: what it did is done.
-pub(super) async fn run(limit: Duration, callback: impl Future<Output = Result<(), BoxError>>) -> Outcome {
-    match timeout(limit, AssertUnwindSafe(callback).catch_unwind()).await {
+pub(super) async fn run(
+    span: Span,
+    limit: Duration,
+    callback: impl Future<Output = Result<(), BoxError>>,
+) -> Outcome {
+    match timeout(limit, AssertUnwindSafe(callback).catch_unwind()).instrument(span).await {
         Ok(Ok(Ok(()))) => Outcome::Done,
         Ok(Ok(Err(error))) => Outcome::Failed(Failure { error, panicked: false }),
         Ok(Err(payload)) => Outcome::Failed(Failure::from_panic(&*payload)),

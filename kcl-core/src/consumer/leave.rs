@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::select;
 use tokio::time::{Instant, sleep};
+use tracing::info_span;
 
 use super::callback::{self, Outcome};
 use super::run::{Consumer, after};
@@ -72,11 +73,17 @@ impl Consumer {
         let limit = self.promise_callback();
         let Some(processor) = &mut self.processor else { return ControlFlow::Continue(()) };
         let checkpointer = &self.checkpointer;
-        match callback::run(limit, async { processor.shard_ended(checkpointer).await }).await {
+        match callback::run(info_span!("shard_ended"), limit, async {
+            processor.shard_ended(checkpointer).await
+        })
+        .await
+        {
             Outcome::Done => {
                 if planted(Plant::CallAfterLast) {
-                    let _ = callback::run(limit, async { processor.shutdown_requested(checkpointer).await })
-                        .await;
+                    let _ = callback::run(info_span!("shutdown_requested"), limit, async {
+                        processor.shutdown_requested(checkpointer).await
+                    })
+                    .await;
                 }
                 ControlFlow::Break(self.store_end(children).await)
             }
@@ -195,7 +202,11 @@ impl Consumer {
             let limit = self.promise_callback();
             let Some(processor) = &mut self.processor else { break };
             let checkpointer = &self.checkpointer;
-            match callback::run(limit, async { processor.shutdown_requested(checkpointer).await }).await {
+            match callback::run(info_span!("shutdown_requested"), limit, async {
+                processor.shutdown_requested(checkpointer).await
+            })
+            .await
+            {
                 Outcome::Done => break,
                 Outcome::Overran => return self.abandon(Callback::ShutdownRequested).await,
                 Outcome::Failed(failure) => {
@@ -244,7 +255,8 @@ impl Consumer {
             && let limit = self.promise_callback()
             && let Some(processor) = &mut self.processor
         {
-            match callback::run(limit, async { processor.lease_lost().await }).await {
+            match callback::run(info_span!("lease_lost"), limit, async { processor.lease_lost().await }).await
+            {
                 Outcome::Done => {}
                 Outcome::Failed(failure) => {
                     self.callback_failed(Callback::LeaseLost, &failure.error);

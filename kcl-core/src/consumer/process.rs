@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, debug_span, info_span};
 
 use super::Exit;
 use super::budget::Reservation;
@@ -87,7 +88,9 @@ impl Consumer {
             },
         };
         let shard = &self.shard;
-        match callback::run(limit, async { processor.initialize(shard).await }).await {
+        match callback::run(info_span!("initialize"), limit, async { processor.initialize(shard).await })
+            .await
+        {
             Outcome::Done => {
                 self.initialized = true;
                 self.recovered();
@@ -158,8 +161,11 @@ impl Consumer {
             tracing::debug!(%shard, records = out_of_range, "dropped records of other shards");
             events.send(Event::RecordsOutOfRange { shard: shard.clone(), records: out_of_range });
         }
+        if let Some((position, reason)) = damaged.first() {
+            let records = damaged.len();
+            tracing::warn!(%shard, records, first = %position, reason, "delivered damaged aggregates as plain records");
+        }
         for (position, reason) in damaged {
-            tracing::warn!(%shard, %position, reason, "delivered a damaged aggregate as a plain record");
             events.send(Event::DamagedAggregate { shard: shard.clone(), position, reason });
         }
         if let Some(first) = hole_before {
@@ -167,7 +173,7 @@ impl Consumer {
             let reason = format!(
                 "the record of the checkpoint is gone, and records after it may be: the oldest held is {first}"
             );
-            tracing::warn!(%shard, %checkpoint, %first, "records between checkpoint and first may have expired");
+            tracing::error!(%shard, %checkpoint, %first, "records between checkpoint and first may have expired");
             events.send(Event::DataLoss { shard: shard.clone(), checkpoint, reason });
         }
     }
@@ -181,8 +187,9 @@ impl Consumer {
         self.checkpointer.hand(pending.cover);
         let (records, bytes) = (pending.batch.records.len() as u64, pending.bytes as u64);
         let (batch, checkpointer) = (pending.batch.clone(), &self.checkpointer);
+        let span = info_span!("process_records", records, bytes, attempt = batch.attempt);
         let outcome =
-            callback::run(limit, async { processor.process_records(batch, checkpointer).await }).await;
+            callback::run(span, limit, async { processor.process_records(batch, checkpointer).await }).await;
         self.promise_patience();
         match outcome {
             Outcome::Done => {
@@ -276,7 +283,8 @@ impl Consumer {
         let limit = self.promise_callback();
         let Some(pending) = &self.pending else { return false };
         let (batch, policy) = (&pending.batch, &self.context.error_policy);
-        let taken = callback::run(limit, async { policy.dead_letter(batch, error).await }).await;
+        let span = info_span!("dead_letter", records = batch.records.len());
+        let taken = callback::run(span, limit, async { policy.dead_letter(batch, error).await }).await;
         self.promise_patience();
         match taken {
             Outcome::Done => {}
@@ -317,7 +325,8 @@ impl Consumer {
         }
         self.promise_patience();
         let limit = self.context.settings.lease_duration / 2;
-        match timeout(limit, self.checkpointer.store_acknowledged()).await {
+        let store = self.checkpointer.store_acknowledged().instrument(debug_span!("checkpoint"));
+        match timeout(limit, store).await {
             Ok(Ok(())) => self.schedule.stored(),
             // The standing of the lease says so, too, or will.
             Ok(Err(CheckpointError::LeaseLost)) => self.schedule.stored(),
@@ -329,7 +338,7 @@ impl Consumer {
 
     fn store_failed(&mut self, error: &str) {
         self.schedule.failed();
-        tracing::warn!(shard = %self.shard.shard, error, "could not store a checkpoint, will try again");
+        tracing::warn!(shard = %self.shard.shard, error, "could not store a checkpoint, trying again");
         self.last_error = Some(format!("checkpoint: {error}"));
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::select;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, debug_span};
 
 use super::ConsumerContext;
 use super::budget::ShardBudget;
@@ -191,6 +192,9 @@ impl PrefetchReader {
             let mut reservation = self.budget.reserve().await;
             match self.attempt(&mut reader).await {
                 Attempt::Answer(batch) => {
+                    if backoff.attempts() > 0 || silences > 0 {
+                        tracing::info!(shard = %self.shard, failures = backoff.attempts(), "reading goes on");
+                    }
                     (silences, failing_since) = (0, None);
                     backoff.reset();
                     let absorbed = reader.as_ref().and_then(|reader| reader.absorbed_failures());
@@ -268,7 +272,8 @@ impl PrefetchReader {
                 }
             };
             reader.next().await.map_err(Arc::new)
-        };
+        }
+        .instrument(debug_span!("read"));
         let mut answer = pin!(answer);
         for _ in 0..LOOKS {
             match timeout(look, &mut answer).await {
@@ -326,7 +331,7 @@ impl PrefetchReader {
 
     fn note_failure(&self, failures: u32, error: &SourceError) {
         let text = Chain(error).to_string();
-        tracing::warn!(shard = %self.shard, failures, error = text, "reading fails");
+        tracing::warn!(shard = %self.shard, failures, error = text, "reading failed, trying again");
         self.report_failing(failures, text.clone());
         self.vitals.send_modify(|vitals| {
             if error.kind() == SourceErrorKind::Throttled {

@@ -357,6 +357,9 @@ impl Consumer {
 
     /// A step succeeded, after failures perhaps.
     pub(super) fn recovered(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(shard = %self.shard.shard, failures = self.failures, "the shard goes on after failures");
+        }
         self.failures = 0;
         self.rest_until = None;
         self.backoff.reset();
@@ -366,7 +369,7 @@ impl Consumer {
     pub(super) fn step_failed(&mut self, error: String) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let delay = self.backoff.next_delay();
-        tracing::warn!(shard = %self.shard.shard, failures = self.failures, ?delay, error, "step failed");
+        tracing::warn!(shard = %self.shard.shard, failures = self.failures, ?delay, error, "a step of the shard failed, trying again");
         self.last_error = Some(error);
         delay
     }

@@ -159,7 +159,13 @@ impl Scheduler {
     /// As [`Scheduler::run`].
     pub async fn run_until(self, signal: impl Future<Output = ()> + Send) -> Result<ShutdownReport, Error> {
         let Self { worker, requests } = self;
-        let span = info_span!("scheduler", application = %worker.application, worker = %worker.id);
+        let span = info_span!(
+            "scheduler",
+            application = %worker.application,
+            worker = %worker.id,
+            // Known once the service has told.
+            stream = tracing::field::Empty
+        );
         let signal: BoxFuture<'_, ()> = Box::pin(signal);
         Box::pin(worker.run(requests, signal)).instrument(span).await
     }
@@ -222,6 +228,7 @@ impl Worker {
         stop: CancellationToken,
     ) -> Result<ShutdownReport, Error> {
         let Started { stream, control, mut view, mut ended, listing } = started;
+        tracing::Span::current().record("stream", stream.to_string());
         let (listing_sender, listing_view) = watch::channel(listing);
         let news = Arc::new(Notify::new());
         let listing_wanted = Arc::new(Notify::new());

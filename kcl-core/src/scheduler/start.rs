@@ -111,7 +111,7 @@ impl Worker {
             match call().await {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_retryable() => {
-                    warn!(error = %Chain(&error), "{waiting}, trying again");
+                    warn!(waiting, error = %Chain(&error), "the start has to wait, trying again");
                     trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -137,7 +137,7 @@ impl Worker {
             match answered.await.map_err(|_| lost())? {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_retryable() => {
-                    warn!(error = %Chain(&error), "{waiting}, trying again");
+                    warn!(waiting, error = %Chain(&error), "the start has to wait, trying again");
                     trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{error, warn};
+use tracing::{Instrument as _, error, info_span, warn};
 
 use super::report::{Running, RunningShard, ShardOutcome};
 use crate::consumer::{self, ConsumerContext, Exit, Order, ShardReport};
@@ -145,7 +145,8 @@ impl Supervisor {
                 Done { shard, incarnation, exit: Ok(Exit::Released { clean }) }
             })
         } else {
-            let run = consumer::run(context, handle.clone(), orders_view, report_sender);
+            let span = info_span!("shard", %shard, lease_counter = handle.acquired().counter);
+            let run = consumer::run(context, handle.clone(), orders_view, report_sender).instrument(span);
             let (part, shard) = (Part::Consumer(shard.clone()), shard.clone());
             self.tasks.spawn(self.gate.guard(part, async move {
                 let exit = AssertUnwindSafe(run).catch_unwind().await.map_err(|panic| panic_text(&*panic));

@@ -159,6 +159,9 @@ impl FaultyConnector {
     }
 }
 
+/// The request id of the errors of this layer; those of the services begin with zeros.
+const REFUSED: &str = "ffffffff-0000-4000-8000-000000000000";
+
 async fn show(seen: Seen, service: Service) -> Result<HttpResponse, ConnectorError> {
     let broken = |kind: io::ErrorKind| ConnectorError::io(io::Error::from(kind).into());
     match seen {
@@ -169,9 +172,13 @@ async fn show(seen: Seen, service: Service) -> Result<HttpResponse, ConnectorErr
             Err(timed_out("no answer", after))
         }
         Seen::Hang => pending().await,
-        Seen::Error(error) => into_sdk(match service {
-            Service::CloudWatch => AwsResponse::cbor_error(&error),
-            Service::Kinesis | Service::DynamoDb => AwsResponse::error(&error),
-        }),
+        Seen::Error(error) => {
+            let mut response = match service {
+                Service::CloudWatch => AwsResponse::cbor_error(&error),
+                Service::Kinesis | Service::DynamoDb => AwsResponse::error(&error),
+            };
+            response.headers.push(("x-amzn-requestid", REFUSED.to_owned()));
+            into_sdk(response)
+        }
     }
 }

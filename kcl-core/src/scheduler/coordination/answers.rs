@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, debug_span, info, warn};
 
 use super::{Batch, Control, Coordination, SideDone, in_time};
 use crate::error::Chain;
@@ -16,7 +16,8 @@ impl Coordination {
     pub(super) fn send_due(&mut self, now: Instant) {
         for Attempt { shard, number, call, time_out } in self.keeper.due(now) {
             let store = Arc::clone(&self.store);
-            self.flights.push(Box::pin(async move {
+            let span = debug_span!("lease_write", %shard);
+            let flight = async move {
                 let sent = Instant::now();
                 let write = async {
                     match &call {
@@ -28,7 +29,8 @@ impl Coordination {
                 };
                 let result = in_time(&*store, "write", time_out, write).await;
                 ((shard, number), sent, result.map_err(Arc::new))
-            }));
+            };
+            self.flights.push(Box::pin(flight.instrument(span)));
         }
     }
 
@@ -120,7 +122,7 @@ impl Coordination {
         }
         if let Some(error) = &batch.error {
             let what = if created { "created" } else { "deleted" };
-            warn!(error = %Chain(error), "leases could not be {what}; the next listing tries again");
+            warn!(what, error = %Chain(error), "leases could not be created or deleted; the next listing tries again");
         }
         if let Some(fleet) = &mut self.fleet
             && batch.written.iter().any(|(_, write)| matches!(write, Write::Applied(_)))

@@ -19,7 +19,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{Instrument as _, debug_span, warn};
 
 pub(crate) use self::fleet::audit_interval;
 use self::fleet::{Fleet, FleetDone};
@@ -412,7 +412,7 @@ impl Coordination {
             match self.list_all().await {
                 Ok(()) => break,
                 Err(error) if error.is_retryable() => {
-                    warn!(error = %Chain(&error), "the lease table could not be listed, trying again");
+                    warn!(error = %Chain(&error), "the lease table cannot be listed, trying again");
                     self.trouble.note(error);
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -511,6 +511,7 @@ async fn in_time<T>(
     timeout: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
+    let call = call.instrument(debug_span!("lease_table", operation));
     tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
         let message = format!("no answer within {timeout:?}");
         Err(StoreError::new(StoreErrorKind::Unavailable, operation, store.to_string(), message))

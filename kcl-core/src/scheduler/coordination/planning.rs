@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Batch, Coordination, SideDone};
 use crate::error::Chain;
@@ -306,7 +306,7 @@ impl Coordination {
         });
         for lease in plan.trimmed {
             if self.reported_trimmed.insert(lease.shard.clone()) {
-                warn!(shard = %lease.shard, checkpoint = %lease.checkpoint, "the shard expired before it was read to its end");
+                error!(shard = %lease.shard, checkpoint = %lease.checkpoint, "the shard expired before it was read to its end");
                 let reason = "the stream no longer lists the shard, and its end was not reached".to_owned();
                 self.events.send(Event::DataLoss {
                     shard: lease.shard,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, debug_span};
 
 use super::buffer::{Buffer, Pool};
 use super::course::Course;
@@ -89,7 +90,8 @@ impl ShardReader for FanOutReader {
             return Ok(SourceBatch::new(Vec::new(), None, Some(end.clone())));
         }
         if let Some(pump) = self.pump.take() {
-            self.task.spawn(pump.run());
+            // It lives longer than the call it is started in.
+            self.task.spawn(pump.run().instrument(debug_span!("subscriptions")));
         }
         let mut life_sign = Instant::now() + LIFE_SIGN;
         loop {
