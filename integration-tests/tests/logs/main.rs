@@ -2,6 +2,7 @@
 //! each line that asks for attention.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a broken expectation ends the test; figures are shown"
