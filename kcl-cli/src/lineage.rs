@@ -1,9 +1,9 @@
 //! Who descends from whom, with the state of each lease. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use kcl_core::lease::Lease;
+use kcl_core::lease::LeaseTable;
 use kcl_core::model::{Shard, ShardId};
 use kcl_core::plan::ShardGraph;
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub struct Tree {
 impl Tree {
     /// Arranges a listing and the leases that go with it.
     #[must_use]
-    pub fn of(stream: &str, shards: &[Shard], leases: &BTreeMap<ShardId, Lease>) -> Self {
+    pub fn of(stream: &str, shards: &[Shard], leases: &LeaseTable) -> Self {
         let graph = ShardGraph::new(shards);
         let texts = |ids: &mut dyn Iterator<Item = &ShardId>| ids.map(ToString::to_string).collect();
         let nodes = graph.shards().map(|shard| {
@@ -117,6 +117,9 @@ impl fmt::Display for Tree {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kcl_core::lease::Lease;
     use kcl_core::model::{Checkpoint, HashKeyRange};
 
     use super::*;
@@ -142,7 +145,7 @@ mod tests {
         ];
         let mut lease = Lease::new("c".into(), Checkpoint::TrimHorizon);
         lease.owner = Some("w".into());
-        let leases = [(lease.shard.clone(), lease)].into();
+        let leases = [(lease.shard.clone(), Arc::new(lease))].into();
         let text = Tree::of("arn", &shards, &leases).to_string();
         let expected = "arn: 4 shards, 1 open\n\n\
                         a  closed  no lease  (from gone)\n  \

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kcl_core::fleet::rules::{Moment, Presence, Sighting, presence};
 use kcl_core::fleet::{FleetEntry, FleetRow, FleetRowKey, MemberState, row_of};
-use kcl_core::lease::{AttemptToken, Lease};
+use kcl_core::lease::{AttemptToken, Lease, LeaseTable};
 use kcl_core::model::{ShardId, WorkerId};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -169,7 +169,7 @@ impl Watcher {
 
     fn note(
         &mut self,
-        leases: &BTreeMap<ShardId, Lease>,
+        leases: &LeaseTable,
         rows: BTreeMap<FleetRowKey, FleetRow>,
         sent: Moment,
         arrived: Moment,
@@ -367,6 +367,8 @@ fn times(count: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use kcl_core::model::Checkpoint;
 
     use super::*;
@@ -400,7 +402,7 @@ mod tests {
         rows: &BTreeMap<FleetRowKey, FleetRow>,
         at: u64,
     ) -> Standing {
-        let leases = [(lease.shard.clone(), lease.clone())].into();
+        let leases = [(lease.shard.clone(), Arc::new(lease.clone()))].into();
         watcher.note(&leases, rows.clone(), seconds(at), seconds(at));
         watcher.standing(lease)
     }
@@ -432,7 +434,7 @@ mod tests {
     async fn absence_of_a_member_needs_a_second_look() {
         let mut watcher = Watcher::new(D);
         let row = lease(MEMBER, 5);
-        let leases: BTreeMap<_, _> = [(row.shard.clone(), row.clone())].into();
+        let leases: LeaseTable = [(row.shard.clone(), Arc::new(row.clone()))].into();
         // The first view was asked for before the lease was seen.
         watcher.note(&leases, fleet(None), seconds(0), seconds(1));
         assert_eq!(watcher.standing(&row).word(), "unproven");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use kcl_core::lease::Lease;
+use kcl_core::lease::{Lease, LeaseTable};
 use kcl_core::model::{Checkpoint, HashKeyRange, InitialPosition, Shard, ShardId};
 use kcl_core::plan::{
     CreateReason, Lineage, RefusalReason, ShardGraph, SyncInput, SyncPlan, check_table, plan_sync,
@@ -158,7 +158,7 @@ pub struct Status {
 }
 
 /// Where the application starts, as far as rows tell.
-fn initial_position(leases: &BTreeMap<ShardId, Lease>) -> InitialPosition {
+fn initial_position(leases: &LeaseTable) -> InitialPosition {
     let of = |sentinel| leases.values().find(|lease| lease.checkpoint == sentinel);
     if of(Checkpoint::Latest).is_some() {
         InitialPosition::Latest
@@ -175,7 +175,7 @@ fn initial_position(leases: &BTreeMap<ShardId, Lease>) -> InitialPosition {
 }
 
 /// The comparison of the stream's shards with the leases, as workers make it.
-fn comparison(seen: &Seen<'_>, leases: &BTreeMap<ShardId, Lease>, stream: &StreamView) -> SyncPlan {
+fn comparison(seen: &Seen<'_>, leases: &LeaseTable, stream: &StreamView) -> SyncPlan {
     plan_sync(&SyncInput {
         shards: &stream.shards,
         leases,
@@ -220,12 +220,7 @@ impl Status {
         status
     }
 
-    fn find_problems(
-        &self,
-        seen: &Seen<'_>,
-        leases: &BTreeMap<ShardId, Lease>,
-        plan: Option<&SyncPlan>,
-    ) -> Vec<Problem> {
+    fn find_problems(&self, seen: &Seen<'_>, leases: &LeaseTable, plan: Option<&SyncPlan>) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut problem =
             |kind, subject: String, message: String| problems.push(Problem { kind, subject, message });
@@ -366,7 +361,7 @@ impl Status {
 
 const TRIMMED: &str = "the checkpoint is beyond the retention of the stream";
 
-fn shards(seen: &Seen<'_>, leases: &BTreeMap<ShardId, Lease>, plan: Option<&SyncPlan>) -> Vec<ShardStatus> {
+fn shards(seen: &Seen<'_>, leases: &LeaseTable, plan: Option<&SyncPlan>) -> Vec<ShardStatus> {
     let listed: BTreeMap<&ShardId, &Shard> =
         seen.stream.iter().flat_map(|stream| &stream.shards).map(|shard| (&shard.id, shard)).collect();
     let lineage = Lineage::new(leases);
@@ -431,7 +426,7 @@ fn without_lease(
     shard: &Shard,
     plan: Option<&SyncPlan>,
     graph: Option<&ShardGraph<'_>>,
-    leases: &BTreeMap<ShardId, Lease>,
+    leases: &LeaseTable,
 ) -> Option<ShardStatus> {
     let plan = plan?;
     let planned = plan.create.iter().find(|planned| planned.lease.shard == *id);
@@ -469,7 +464,7 @@ fn without_lease(
 }
 
 /// Hash keys without an unfinished lease or a pending shard. Rows of old KCLs hold no hash keys; the listing has them.
-fn holes(seen: &Seen<'_>, leases: &BTreeMap<ShardId, Lease>, plan: Option<&SyncPlan>) -> Vec<Gap> {
+fn holes(seen: &Seen<'_>, leases: &LeaseTable, plan: Option<&SyncPlan>) -> Vec<Gap> {
     let listed: BTreeMap<&ShardId, HashKeyRange> = seen
         .stream
         .iter()
@@ -489,7 +484,7 @@ fn holes(seen: &Seen<'_>, leases: &BTreeMap<ShardId, Lease>, plan: Option<&SyncP
 }
 
 /// Unfinished leases of shards that the stream no longer lists. One that is younger than the listing is no orphan.
-fn orphans(seen: &Seen<'_>, leases: &BTreeMap<ShardId, Lease>) -> Vec<String> {
+fn orphans(seen: &Seen<'_>, leases: &LeaseTable) -> Vec<String> {
     let Some(stream) = seen.stream else { return Vec::new() };
     let graph = ShardGraph::new(&stream.shards);
     let youngest = graph.youngest().map(|shard| &shard.id);

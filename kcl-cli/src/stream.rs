@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
-use kcl_core::lease::Lease;
+use kcl_core::lease::{Lease, LeaseTable};
 use kcl_core::model::{Checkpoint, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 use kcl_core::source::{SourceError, SourceErrorKind, StartFrom, StreamSource};
 use serde::Serialize;
@@ -142,7 +142,7 @@ pub fn judge(
 pub(crate) async fn positions(
     access: &Access,
     stream: &StreamView,
-    leases: &BTreeMap<ShardId, Lease>,
+    leases: &LeaseTable,
     now: SystemTime,
 ) -> BTreeMap<ShardId, Position> {
     let source = access.stream(&stream.identity.arn);

@@ -3,11 +3,11 @@
 #![allow(clippy::disallowed_types, reason = "an item of the SDK is a map of this type")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType, TableDescription};
 use kcl_core::fleet::{FleetRow, FleetRowKey};
-use kcl_core::lease::{ForeignRow, Lease, PageToken, UnreadableRow};
-use kcl_core::model::{ShardId, StreamIdentity};
+use kcl_core::lease::{ForeignRow, Lease, LeaseTable, PageToken, UnreadableRow};
 use kcl_lease_dynamo::{Item, StoredRow};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -71,11 +71,11 @@ impl TableView {
 
     /// The leases that can be read, by key.
     #[must_use]
-    pub fn leases(&self) -> BTreeMap<ShardId, Lease> {
+    pub fn leases(&self) -> LeaseTable {
         self.rows
             .values()
             .filter_map(|row| match &row.row {
-                StoredRow::Lease(lease) => Some((lease.shard.clone(), (**lease).clone())),
+                StoredRow::Lease(lease) => Some((lease.shard.clone(), Arc::new((**lease).clone()))),
                 _ => None,
             })
             .collect()
@@ -108,8 +108,7 @@ impl TableView {
     /// The streams that rows name.
     #[must_use]
     pub fn streams(&self) -> BTreeSet<String> {
-        let named = |lease: Lease| lease.stream.map(|StreamIdentity { arn, .. }| arn);
-        self.leases().into_values().filter_map(named).collect()
+        self.leases().values().filter_map(|lease| Some(lease.stream.as_ref()?.arn.clone())).collect()
     }
 
     /// Whether rows are of several streams, as only the Java KCL writes them: their keys are no ids of shards.

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -275,7 +275,7 @@ impl LeaseStore for DynamoLeaseStore {
         let mut listed = LeasePage::default();
         for item in answer.items() {
             match schema::read(item) {
-                Row::Lease(lease) => listed.leases.push(*lease),
+                Row::Lease(lease) => listed.leases.push(Arc::from(lease)),
                 Row::Foreign(row) => listed.foreign.push(row),
                 Row::Unreadable(row) => listed.unreadable.push(row),
             }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kcl_core::fleet::{FleetRow, FleetRowKey};
 use kcl_core::lease::{Lease, StoreError, StoreErrorKind, StoreOperation, StoreUsage};
@@ -9,7 +10,7 @@ use crate::size::{read_units, row_bytes, write_units};
 /// What the map holds under a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Row {
-    Lease(Box<Lease>),
+    Lease(Arc<Lease>),
     Unreadable(String),
     Foreign(String),
     Fleet(FleetRow),
@@ -87,7 +88,7 @@ impl Rows {
     }
 
     pub(crate) fn put_lease(&mut self, lease: Lease) {
-        self.put(lease.shard.clone(), Row::Lease(Box::new(lease)));
+        self.put(lease.shard.clone(), Row::Lease(Arc::new(lease)));
     }
 }
 

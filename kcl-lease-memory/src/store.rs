@@ -161,7 +161,7 @@ impl LeaseStore for MemoryLeaseStore {
             let full = bytes >= PAGE_BYTES;
             let foreign = |kind: &str| ForeignRow { key: key.to_string(), entity_type: kind.to_owned() };
             match &kept.row {
-                Row::Lease(lease) => listed.leases.push((**lease).clone()),
+                Row::Lease(lease) => listed.leases.push(Arc::clone(lease)),
                 Row::Unreadable(reason) => {
                     listed.unreadable.push(UnreadableRow { key: key.to_string(), reason: reason.clone() });
                 }

@@ -263,7 +263,7 @@ impl<'a> Scenario<'a> {
         let mut page = None;
         loop {
             let listed = store.list(page, Consistency::Strong).await?;
-            checkpoints.extend(listed.leases.into_iter().map(|lease| (lease.shard, lease.checkpoint)));
+            checkpoints.extend(listed.leases.iter().map(|lease| (lease.shard.clone(), lease.checkpoint)));
             page = listed.next;
             if page.is_none() {
                 return Ok(checkpoints);

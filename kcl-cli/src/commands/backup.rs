@@ -111,7 +111,8 @@ pub(super) async fn import(
         console.note(format!("{} fleet rows of the file are left out", plan.left_out.len()))?;
     }
     let leases = observation.view.leases();
-    let mut planned = evictions(&observation, shards.iter().filter_map(|shard| leases.get(shard)));
+    let mut planned =
+        evictions(&observation, shards.iter().filter_map(|shard| leases.get(shard).map(|lease| &**lease)));
     planned.extend(plan.writes);
     carry_out(&access.store()?, planned, warnings, &arguments.write, console).await
 }

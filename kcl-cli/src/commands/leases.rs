@@ -22,7 +22,7 @@ pub(super) async fn list(access: &Access, console: &mut Console<'_>) -> Result<(
     let view = Observation::of_table(access).await?.view;
     console.show(&LeaseList {
         table: view.table.clone(),
-        leases: view.leases().values().map(Into::into).collect(),
+        leases: view.leases().values().map(|lease| (&**lease).into()).collect(),
         unreadable: view
             .unreadable()
             .map(|row| UnreadableReport { key: row.key.clone(), reason: row.reason.clone() })

@@ -1,10 +1,11 @@
 //! `checkpoint` and `reset`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use kcl_core::Entropy;
-use kcl_core::lease::Lease;
+use kcl_core::lease::{Lease, LeaseTable};
 use kcl_core::model::{Checkpoint, Shard, ShardId};
 
 use super::{evictions, judged, token};
@@ -32,7 +33,7 @@ pub(super) async fn show(
     }
     let view = &observation.view;
     let leases: Vec<Lease> = if shards.is_empty() {
-        view.leases().into_values().collect()
+        view.leases().into_values().map(Arc::unwrap_or_clone).collect()
     } else {
         shards.iter().map(|shard| view.lease(shard).cloned()).collect::<Result<_, _>>()?
     };
@@ -152,10 +153,10 @@ pub(super) async fn reset(
     let leases = observation.view.leases();
     let listed: Option<BTreeSet<&ShardId>> =
         observation.stream.as_ref().map(|stream| stream.shards.iter().map(|shard| &shard.id).collect());
-    let mut planned = evictions(&observation, leases.values());
+    let mut planned = evictions(&observation, leases.values().map(|lease| &**lease));
     match arguments.to {
         None => {
-            planned.extend(leases.values().map(write::delete));
+            planned.extend(leases.values().map(|lease| write::delete(lease)));
             warnings.push(
                 "workers create the leases anew at the position they are configured with; checkpoints are lost (kcl \
                  export keeps them)"
@@ -176,7 +177,7 @@ pub(super) async fn reset(
 
 /// The writes that set leases back, and what is left alone.
 fn resets(
-    leases: &BTreeMap<ShardId, Lease>,
+    leases: &LeaseTable,
     target: Target,
     listed: Option<&BTreeSet<&ShardId>>,
     now: SystemTime,
@@ -239,10 +240,9 @@ mod tests {
 
     #[test]
     fn ended_leases_are_read_again_from_the_oldest_record_but_not_from_the_latest() {
-        let leases: BTreeMap<ShardId, Lease> =
-            [lease("a", Checkpoint::ShardEnd), lease("b", at(5)), lease("c", at(5))]
-                .map(|lease| (lease.shard.clone(), lease))
-                .into();
+        let leases: LeaseTable = [lease("a", Checkpoint::ShardEnd), lease("b", at(5)), lease("c", at(5))]
+            .map(|lease| (lease.shard.clone(), Arc::new(lease)))
+            .into();
         let (a, b) = (ShardId::from("a"), ShardId::from("b"));
         let listed: BTreeSet<&ShardId> = [&a, &b].into();
         let rows = |target| -> Vec<String> {

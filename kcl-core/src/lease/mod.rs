@@ -18,7 +18,7 @@ pub(crate) use handle::Proof;
 pub use handle::{CheckpointUpdate, EndShard, LeaseHandle, LossReason, Phase, ReleaseTo, Standing};
 pub use observer::LeaseObserver;
 pub(crate) use proof::{MemberProof, Readings};
-pub use row::{AttemptToken, Lease, PendingCheckpoint};
+pub use row::{AttemptToken, Lease, LeaseTable, PendingCheckpoint};
 pub use store::{
     Change, Consistency, Expectation, FleetChange, FleetRefused, FleetWrite, ForeignRow, LeasePage,
     LeaseStore, OwnerExpectation, OwnerSwitches, PageToken, Patch, Prepared, ProvisionedUnits, UnreadableRow,

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Lease;
+use super::{Lease, LeaseTable};
 use crate::model::{ShardId, WorkerId};
 use crate::plant::{Plant, planted};
 
@@ -24,6 +25,22 @@ struct Sighting {
     changed_at: Instant,
 }
 
+impl Sighting {
+    fn of(lease: &Lease, now: Instant) -> Self {
+        Self { counter: lease.counter, owner: lease.owner.clone(), changed_at: now }
+    }
+
+    fn shows(&self, lease: &Lease) -> bool {
+        self.counter == lease.counter && self.owner == lease.owner
+    }
+
+    fn see(&mut self, lease: &Lease, now: Instant) {
+        if !self.shows(lease) {
+            *self = Self::of(lease, now);
+        }
+    }
+}
+
 impl LeaseObserver {
     /// Creates an observer that has seen nothing.
     #[must_use]
@@ -33,14 +50,55 @@ impl LeaseObserver {
 
     /// Takes note of a row that arrived at `now`.
     pub fn observe(&mut self, lease: &Lease, now: Instant) {
-        let unchanged = self
-            .seen
-            .get(&lease.shard)
-            .is_some_and(|sighting| sighting.counter == lease.counter && sighting.owner == lease.owner);
-        if !unchanged {
-            let sighting = Sighting { counter: lease.counter, owner: lease.owner.clone(), changed_at: now };
-            self.seen.insert(lease.shard.clone(), sighting);
+        match self.seen.get_mut(&lease.shard) {
+            Some(sighting) => sighting.see(lease, now),
+            None => {
+                self.seen.insert(lease.shard.clone(), Sighting::of(lease, now));
+            }
         }
+    }
+
+    /// Takes note of a page of rows that arrived at `now`. Looks nothing up: pages and sightings are gone through side
+    /// by side.
+    pub(crate) fn observe_page(&mut self, leases: &[Arc<Lease>], now: Instant) {
+        let mut page: Vec<&Lease> = leases.iter().map(|lease| &**lease).collect();
+        page.sort_by(|one, other| one.shard.cmp(&other.shard));
+        let Some(first) = page.first() else { return };
+        let mut unseen = Vec::new();
+        let mut seen = self.seen.range_mut(first.shard.clone()..).peekable();
+        for lease in page {
+            while seen.next_if(|(shard, _)| **shard < lease.shard).is_some() {}
+            match seen.next_if(|(shard, _)| **shard == lease.shard) {
+                Some((_, sighting)) => sighting.see(lease, now),
+                None => unseen.push(lease),
+            }
+        }
+        self.seen.extend(unseen.into_iter().map(|lease| (lease.shard.clone(), Sighting::of(lease, now))));
+    }
+
+    /// The rows of a table in their order, and when the holder of each counts as dead: [`LeaseObserver::expires_at`].
+    pub(crate) fn expiries<'a>(
+        &'a self,
+        rows: &'a LeaseTable,
+    ) -> impl Iterator<Item = (&'a Lease, Option<Instant>)> {
+        let mut seen = self.seen.iter().peekable();
+        rows.values().map(move |lease| {
+            while seen.next_if(|(shard, _)| **shard < lease.shard).is_some() {}
+            let sighting = seen.next_if(|(shard, _)| **shard == lease.shard);
+            (&**lease, sighting.and_then(|(_, sighting)| self.expiry(sighting, lease)))
+        })
+    }
+
+    /// How many rows it remembers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Whether it remembers none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
     }
 
     /// Forgets rows that `exists` says are gone.
@@ -56,8 +114,11 @@ impl LeaseObserver {
     /// When the holder of `lease` counts as dead unless the row changes; none if it was never seen like this.
     #[must_use]
     pub fn expires_at(&self, lease: &Lease) -> Option<Instant> {
-        let sighting = self.seen.get(&lease.shard)?;
-        (sighting.counter == lease.counter && sighting.owner == lease.owner).then(|| {
+        self.expiry(self.seen.get(&lease.shard)?, lease)
+    }
+
+    fn expiry(&self, sighting: &Sighting, lease: &Lease) -> Option<Instant> {
+        sighting.shows(lease).then(|| {
             let duration =
                 if planted(Plant::ExpireEarly) { self.lease_duration / 2 } else { self.lease_duration };
             sighting.changed_at + duration

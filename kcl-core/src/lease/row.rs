@@ -1,5 +1,6 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -28,6 +29,9 @@ pub struct PendingCheckpoint {
     /// Opaque bytes for the processor that commits, if any.
     pub state: Option<Bytes>,
 }
+
+/// The rows of a table, by shard. Rows are shared, not copied: tables are listed again and again.
+pub type LeaseTable = BTreeMap<ShardId, Arc<Lease>>;
 
 /// A lease row: who processes a shard, and how far it got.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -272,7 +272,7 @@ pub struct PageToken(pub String);
 #[derive(Clone, Debug, Default)]
 pub struct LeasePage {
     /// The lease rows of the page.
-    pub leases: Vec<Lease>,
+    pub leases: Vec<Arc<Lease>>,
     /// Rows that are meant to be leases but cannot be understood; they are reported and left alone.
     pub unreadable: Vec<UnreadableRow>,
     /// Rows of other kinds; they are left alone.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::lineage::{Lineage, ShardGraph};
 use super::overlap;
 use super::sync::{is_trimmed, witnesses};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{Checkpoint, Shard, ShardId};
 
 /// What the plan of rows to delete depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct CleanupInput<'a> {
     /// The lease rows of the stream, by shard.
-    pub leases: &'a BTreeMap<ShardId, Lease>,
+    pub leases: &'a LeaseTable,
     /// Every shard the stream lists, open and closed.
     pub shards: &'a [Shard],
     /// For how long each row has been seen at `SHARD_END`; a row that is not here was not seen so yet.
@@ -152,7 +152,7 @@ impl Cleanup<'_> {
                 deletable.remove(shard);
                 gone.insert(shard);
                 delete.extend(
-                    self.input.leases.get(shard).map(|lease| Deletion { lease: lease.clone(), reason }),
+                    self.input.leases.get(shard).map(|lease| Deletion { lease: Lease::clone(lease), reason }),
                 );
             }
         }

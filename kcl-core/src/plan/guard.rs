@@ -1,11 +1,10 @@
 //! Whether a lease table fits the stream it is to be used with (MS-1).
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::bounds;
 use super::lineage::ShardGraph;
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId, StreamIdentity};
 
 /// A row that must not be worked on with this stream. Its text names the row and the values.
@@ -137,11 +136,7 @@ impl fmt::Display for Refusal {
 /// must be read before the shards are listed; an end that is stored in between would look like
 /// [`RefusalReason::EndedWhileOpen`].
 #[must_use]
-pub fn check_table(
-    shards: &[Shard],
-    leases: &BTreeMap<ShardId, Lease>,
-    identity: &StreamIdentity,
-) -> Vec<Refusal> {
+pub fn check_table(shards: &[Shard], leases: &LeaseTable, identity: &StreamIdentity) -> Vec<Refusal> {
     let graph = ShardGraph::new(shards);
     let youngest = graph.shards().filter_map(|shard| Some((number(&shard.id)?, &shard.id))).max();
     leases
@@ -180,11 +175,7 @@ fn other_stream(
         .then(|| RefusalReason::NeverListed { youngest: youngest_id.clone() })
 }
 
-fn unknown_position(
-    lease: &Lease,
-    graph: &ShardGraph<'_>,
-    leases: &BTreeMap<ShardId, Lease>,
-) -> Option<RefusalReason> {
+fn unknown_position(lease: &Lease, graph: &ShardGraph<'_>, leases: &LeaseTable) -> Option<RefusalReason> {
     let shard = graph.get(&lease.shard)?;
     match lease.checkpoint {
         Checkpoint::At(position) => {

@@ -15,7 +15,11 @@ const SEED: u64 = 1947;
 /// The leader among the owners of the given leases, those of ended shards included; none if nobody owns one.
 #[must_use]
 pub fn elect_leader<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Option<WorkerId> {
-    let owners: BTreeSet<&WorkerId> = leases.into_iter().filter_map(|lease| lease.owner.as_ref()).collect();
+    // There are far fewer owners than leases: sorting them all would take longer.
+    let mut owners = BTreeSet::new();
+    for owner in leases.into_iter().filter_map(|lease| lease.owner.as_ref()) {
+        owners.insert(owner);
+    }
     let mut owners: Vec<_> = owners.into_iter().collect();
     // The order of Java strings is that of their UTF-16 code units.
     owners.sort_by(|one, other| one.as_str().encode_utf16().cmp(other.as_str().encode_utf16()));

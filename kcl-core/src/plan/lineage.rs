@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{Checkpoint, SequenceNumber, Shard, ShardId};
 use crate::plant::{Plant, planted};
 
@@ -112,14 +112,14 @@ impl<'a> ShardGraph<'a> {
 /// A row names its shard's parents and, once the shard has ended, its children; both are used.
 #[derive(Clone, Debug)]
 pub struct Lineage<'a> {
-    leases: &'a BTreeMap<ShardId, Lease>,
+    leases: &'a LeaseTable,
     children: BTreeMap<&'a ShardId, BTreeSet<&'a ShardId>>,
 }
 
 impl<'a> Lineage<'a> {
     /// Arranges the rows of a table.
     #[must_use]
-    pub fn new(leases: &'a BTreeMap<ShardId, Lease>) -> Self {
+    pub fn new(leases: &'a LeaseTable) -> Self {
         let mut children: BTreeMap<&ShardId, BTreeSet<&ShardId>> = BTreeMap::new();
         for lease in leases.values() {
             for parent in &lease.parents {
@@ -194,11 +194,7 @@ impl<'a> Lineage<'a> {
 
 /// Judges whether the shard of `lease` may be started: [`Lineage::parents_done`] for a single question.
 #[must_use]
-pub fn parents_done(
-    lease: &Lease,
-    leases: &BTreeMap<ShardId, Lease>,
-    awaited: &dyn Fn(&ShardId) -> bool,
-) -> ParentsDone {
+pub fn parents_done(lease: &Lease, leases: &LeaseTable, awaited: &dyn Fn(&ShardId) -> bool) -> ParentsDone {
     Lineage::new(leases).parents_done(lease, awaited)
 }
 

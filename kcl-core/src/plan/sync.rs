@@ -27,7 +27,7 @@ use std::time::SystemTime;
 
 use super::lineage::ShardGraph;
 use super::{bounds, overlap};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{Checkpoint, ChildShard, InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
 
 /// What the plan of leases to create depends on.
@@ -37,7 +37,7 @@ pub struct SyncInput<'a> {
     pub shards: &'a [Shard],
     /// The lease rows of the stream, by shard. Must be read before the shards are listed, or a shard that was
     /// split in between looks like a hole; creating its lease twice does no harm.
-    pub leases: &'a BTreeMap<ShardId, Lease>,
+    pub leases: &'a LeaseTable,
     /// Where the application starts on shards without history.
     pub initial: InitialPosition,
     /// The stream, stored with every lease.
@@ -264,7 +264,8 @@ struct Sync<'a> {
 impl<'a> Sync<'a> {
     fn new(input: &'a SyncInput<'a>) -> Self {
         let graph = ShardGraph::new(input.shards);
-        let trimmed = input.leases.values().filter(|lease| is_trimmed(lease, &graph)).collect();
+        let trimmed =
+            input.leases.values().map(|lease| &**lease).filter(|lease| is_trimmed(lease, &graph)).collect();
         let epoch = input.leases.values().filter_map(|lease| lease.start_timestamp).min();
         let (by_age, circular) = graph.by_age();
         let witnesses = witnesses(&graph, &by_age, input.leases);
@@ -458,7 +459,7 @@ pub(super) fn is_trimmed(lease: &Lease, graph: &ShardGraph<'_>) -> bool {
 pub(super) fn witnesses<'a>(
     graph: &ShardGraph<'a>,
     by_age: &[&'a Shard],
-    leases: &'a BTreeMap<ShardId, Lease>,
+    leases: &'a LeaseTable,
 ) -> BTreeMap<&'a ShardId, &'a Lease> {
     let lineage = super::Lineage::new(leases);
     let mut witnesses: BTreeMap<&ShardId, &Lease> = BTreeMap::new();
@@ -466,6 +467,7 @@ pub(super) fn witnesses<'a>(
         let witness = graph.children(&shard.id).chain(lineage.children(&shard.id)).find_map(|child| {
             leases
                 .get(child)
+                .map(|lease| &**lease)
                 .filter(|lease| lease.checkpoint.is_real() || lease.checkpoint == Checkpoint::Latest)
                 .or_else(|| witnesses.get(child).copied())
         });

@@ -4,13 +4,14 @@
 //! start position promises and what was delivered can be compared exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use super::bounds;
 use super::{CleanupInput, SyncInput, SyncPlan, child_leases, leases_to_delete, parents_done, plan_sync};
-use crate::lease::Lease;
+use crate::lease::{Lease, LeaseTable};
 use crate::model::{
     Checkpoint, ChildShard, HashKeyRange, InitialPosition, Position, Shard, ShardId, StreamIdentity, WorkerId,
 };
@@ -59,8 +60,8 @@ pub(super) fn lease(shard: &Shard, checkpoint: Checkpoint) -> Lease {
     lease
 }
 
-pub(super) fn table(leases: impl IntoIterator<Item = Lease>) -> BTreeMap<ShardId, Lease> {
-    leases.into_iter().map(|lease| (lease.shard.clone(), lease)).collect()
+pub(super) fn table(leases: impl IntoIterator<Item = Lease>) -> LeaseTable {
+    leases.into_iter().map(|lease| (lease.shard.clone(), Arc::new(lease))).collect()
 }
 
 /// What happens to the world next. The numbers choose among what is there.
@@ -133,7 +134,7 @@ pub(super) struct World {
     initial: InitialPosition,
     /// When the first row was made.
     started: Option<u64>,
-    pub(super) leases: BTreeMap<ShardId, Lease>,
+    pub(super) leases: LeaseTable,
 }
 
 impl World {
@@ -250,7 +251,7 @@ impl World {
         if !self.leases.contains_key(&lease.shard) {
             self.started.get_or_insert(self.now);
             self.shards[number].rows_made += 1;
-            self.leases.insert(lease.shard.clone(), lease);
+            self.leases.insert(lease.shard.clone(), Arc::new(lease));
         }
     }
 
@@ -295,7 +296,7 @@ impl World {
             _ => {}
         }
         if to > from {
-            self.leases.get_mut(shard).unwrap().checkpoint = at(to - 1);
+            Arc::make_mut(self.leases.get_mut(shard).unwrap()).checkpoint = at(to - 1);
         }
         self.shards[number].closed.is_some() && to >= end
     }
@@ -313,7 +314,7 @@ impl World {
             self.create(lease);
         }
         if !crash {
-            let row = self.leases.get_mut(shard).unwrap();
+            let row = Arc::make_mut(self.leases.get_mut(shard).unwrap());
             row.checkpoint = Checkpoint::ShardEnd;
             row.children = children.into_iter().map(|child| child.id).collect();
         }
@@ -345,7 +346,7 @@ impl World {
         let oldest = (0..self.shards.len()).find(|number| self.shards[*number].listed);
         let Some(oldest) = oldest.filter(|number| self.shards[*number].closed.is_some()) else { return };
         let finished = self.is_delivered(oldest) && self.started.is_some();
-        let ended = self.leases.get(&id(oldest)).is_none_or(Lease::is_ended);
+        let ended = self.leases.get(&id(oldest)).is_none_or(|lease| lease.is_ended());
         if only_finished && !(finished && ended) {
             return;
         }

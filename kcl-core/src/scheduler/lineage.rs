@@ -94,7 +94,7 @@ impl Lineage for StreamLineage {
         for parent in &lease.parents {
             leases.remove(parent);
         }
-        leases.extend(rows.into_iter().map(|row| (row.shard.clone(), row)));
+        leases.extend(rows.into_iter().map(|row| (row.shard.clone(), Arc::new(row))));
         if lease.parents.iter().all(|parent| leases.contains_key(parent)) {
             return Ok(plan::parents_done(lease, &leases, &|_| false).is_done());
         }

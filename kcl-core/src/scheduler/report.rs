@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::bill::Bill;
 use super::coordination::{FleetSnapshot, TableView, audit_interval};
 use crate::consumer::{ShardReport, Stage};
-use crate::lease::{Lease, LeaseHandle, LossReason, Phase};
+use crate::lease::{LeaseHandle, LeaseTable, LossReason, Phase};
 use crate::model::{ShardId, WorkerId};
 
 /// How many failed reads in a row are no passing trouble. Throttles come alone or in pairs where others read too.
@@ -25,7 +25,7 @@ pub struct Snapshot {
     /// The shards this worker holds leases of.
     pub shards: BTreeMap<ShardId, ShardSnapshot>,
     /// Every lease of the application, as the table showed when it was last listed, and what was written since.
-    pub leases: Arc<BTreeMap<ShardId, Lease>>,
+    pub leases: Arc<LeaseTable>,
     /// How long ago the table was last listed to its end; none before the first time.
     pub listed_ago: Option<Duration>,
     /// The rows of the lease table that cannot be read, by key, and what is wrong with each. They are left alone.

@@ -1,6 +1,5 @@
 //! From nothing to running: the stream is known, the table prepared and checked, every shard has its lease.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,8 @@ use super::run::Worker;
 use super::trouble::Trouble;
 use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::gate::Part;
-use crate::lease::{Lease, StoreError};
-use crate::model::{Shard, ShardId, StreamIdentity};
+use crate::lease::{Lease, LeaseTable, StoreError};
+use crate::model::{Shard, StreamIdentity};
 use crate::plan::{self, Refusal};
 use crate::retry::Backoff;
 use crate::source::SourceError;
@@ -188,7 +187,7 @@ impl Worker {
     async fn check_table(
         &self,
         shards: &[Shard],
-        leases: &BTreeMap<ShardId, Lease>,
+        leases: &LeaseTable,
         stream: &StreamIdentity,
         control: &mpsc::Sender<Control>,
         trouble: &Trouble,
@@ -205,8 +204,10 @@ impl Worker {
                 Ok(())
             }
             ForeignLeases::Reset => {
-                let leases: Vec<Lease> =
-                    refusals.iter().filter_map(|refusal| leases.get(&refusal.shard).cloned()).collect();
+                let leases: Vec<Lease> = refusals
+                    .iter()
+                    .filter_map(|refusal| leases.get(&refusal.shard).map(|lease| Lease::clone(lease)))
+                    .collect();
                 warn!(leases = leases.len(), "deleting leases that do not belong to the stream, on request");
                 self.settle("leases cannot be deleted yet", control, trouble, |answer| Control::Delete {
                     leases: leases.clone(),

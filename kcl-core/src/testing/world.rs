@@ -476,7 +476,9 @@ impl World {
         let (mut leases, mut token) = (BTreeMap::new(), None::<PageToken>);
         loop {
             let page = self.store.list(token, Consistency::Eventual).await?;
-            leases.extend(page.leases.into_iter().map(|lease| (lease.shard.clone(), lease)));
+            leases.extend(
+                page.leases.into_iter().map(|lease| (lease.shard.clone(), Arc::unwrap_or_clone(lease))),
+            );
             token = page.next;
             if token.is_none() {
                 return Ok(leases);

@@ -1,6 +1,7 @@
 //! What the store leaves alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -108,7 +109,7 @@ async fn rows_of_other_kinds_are_reported_and_never_written() {
     let _ = store.create(&lease).await.unwrap();
 
     let page = store.list(None, Consistency::Eventual).await.unwrap();
-    assert_eq!(page.leases, [lease]);
+    assert_eq!(page.leases, [Arc::new(lease)]);
     let kinds: BTreeSet<_> = page.foreign.iter().map(|row| row.entity_type.as_str()).collect();
     assert_eq!(kinds, ["SOMETHING_NEW", "WORKER_METRIC_STATS"].into());
 
@@ -143,7 +144,7 @@ async fn rows_that_cannot_be_read_are_reported_and_left_alone() {
     let _ = store.create(&good).await.unwrap();
 
     let page = store.list(None, Consistency::Eventual).await.unwrap();
-    assert_eq!(page.leases, [good]);
+    assert_eq!(page.leases, [Arc::new(good)]);
     assert_eq!(page.unreadable[0].key, "shardId-000000000009");
     assert!(page.unreadable[0].reason.contains("ownerSwitchesSinceCheckpoint"), "{:?}", page.unreadable);
 

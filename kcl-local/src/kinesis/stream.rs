@@ -122,6 +122,10 @@ impl Stream {
 
     /// Drops the closed shards whose last possible record has run out of retention.
     pub(crate) fn expire_shards(&mut self, now: u64) {
+        if self.open.len() == self.shards.len() {
+            // Each call comes through here: those of a stream that was never resharded stop here.
+            return;
+        }
         let retention = self.retention;
         let expired_total = &mut self.expired_total;
         self.shards.retain(|_, shard| {

@@ -357,10 +357,13 @@ impl Keeper {
     /// Takes note of a row that a listing showed.
     pub(crate) fn note_row(&mut self, row: &Lease) {
         let me = &self.me;
+        // A listing may be older than the last write; only the request, which is never withdrawn while this worker owns
+        // the lease, is taken from it.
+        if row.requested_by.is_none() || !row.is_owned_by(me) {
+            return;
+        }
         if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(&row.shard) {
-            // A listing may be older than the last write; only the request, which is never withdrawn while
-            // this worker owns the lease, is taken from it.
-            if row.is_owned_by(me) && row.counter <= held.row.counter && row.requested_by.is_some() {
+            if row.counter <= held.row.counter {
                 held.row.requested_by.clone_from(&row.requested_by);
                 held.show_request(me);
             }

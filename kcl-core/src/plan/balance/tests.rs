@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Checkpoint;
-use crate::plan::world::{at, id, table};
+use crate::plan::world::{at, id};
 
 const SCAN: Duration = Duration::from_secs(4);
 
@@ -46,7 +46,7 @@ struct Fleet {
 
 impl Fleet {
     fn new(workers: impl IntoIterator<Item = usize>, rows: impl IntoIterator<Item = Lease>) -> Self {
-        let rows = table(rows);
+        let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.shard.clone(), row)).collect();
         let held = workers
             .into_iter()
             .map(|number| {
@@ -608,6 +608,44 @@ proptest! {
         for me in fleet.held.keys() {
             for decision in fleet.plan(me) {
                 prop_assert!(planned.insert(decision.shard.clone()), "{:?} by {}", decision, me);
+            }
+        }
+    }
+}
+
+proptest! {
+    /// The short way out of a plan is one: the long way decides nothing either.
+    #[test]
+    fn what_is_plainly_at_rest_needs_no_decision(
+        rows in proptest::collection::vec((proptest::option::weighted(0.98, 0..3_usize), 0..60_u8), 0..12),
+        even in any::<bool>(),
+        busy in any::<bool>(),
+        max_leases in 0..6_usize,
+    ) {
+        let rows = rows.into_iter().enumerate().map(|(number, (owner, oddity))| {
+            let mut row = row(number, if even { Some(number % 3) } else { owner });
+            match oddity {
+                0 => row.checkpoint = Checkpoint::ShardEnd,
+                1 => row.requested_by = Some(worker(0)),
+                2 => row.checkpoint_owner = Some(worker(1)),
+                3 => row.parents = BTreeSet::from([id(number.saturating_sub(1))]),
+                4 => row.owner = Some(worker(9)),
+                _ => {}
+            }
+            row
+        });
+        let mut fleet = Fleet::new(0..3, rows);
+        fleet.limits.max_leases = max_leases;
+        for me in fleet.held.keys() {
+            let views: Vec<_> = fleet.rows.values().map(|lease| {
+                let Seen { expired, free_for, requested_for } = fleet.seen[&lease.shard];
+                LeaseView { lease, expired, free_for, requested_for }
+            }).collect();
+            let held = if busy { BTreeSet::new() } else { fleet.held[me].clone() };
+            let busy = if busy { fleet.held[me].clone() } else { BTreeSet::new() };
+            let input = BalanceInput { me, leases: &views, held: &held, busy: &busy, limits: fleet.limits };
+            if is_at_rest(&input) {
+                prop_assert_eq!(Balance::new(&input).plan(), vec![]);
             }
         }
     }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,12 +23,12 @@ fn family() -> Vec<Shard> {
     ]
 }
 
-fn plan(shards: &[Shard], leases: &BTreeMap<ShardId, Lease>, ended_for: Duration) -> CleanupPlan {
+fn plan(shards: &[Shard], leases: &LeaseTable, ended_for: Duration) -> CleanupPlan {
     let ended_for = leases.keys().map(|shard| (shard.clone(), ended_for)).collect();
     leases_to_delete(&CleanupInput { leases, shards, ended_for: &ended_for, retention: RETENTION })
 }
 
-fn deleted(shards: &[Shard], leases: &BTreeMap<ShardId, Lease>) -> Vec<(ShardId, DeleteReason)> {
+fn deleted(shards: &[Shard], leases: &LeaseTable) -> Vec<(ShardId, DeleteReason)> {
     let plan = plan(shards, leases, RETENTION);
     plan.delete.into_iter().map(|deletion| (deletion.lease.shard, deletion.reason)).collect()
 }
@@ -80,7 +82,7 @@ fn an_ended_lease_is_kept_for_the_retention() {
     let unseen =
         CleanupInput { leases: &leases, shards: &shards, ended_for: &BTreeMap::new(), retention: RETENTION };
     assert_eq!(leases_to_delete(&unseen).delete, []);
-    assert_eq!(plan(&shards, &leases, RETENTION).delete[0].lease, leases[&id(0)]);
+    assert_eq!(plan(&shards, &leases, RETENTION).delete[0].lease, *leases[&id(0)]);
 }
 
 #[test]
@@ -114,7 +116,7 @@ fn parents_go_before_children_and_none_stays_behind() {
     ]);
     let gone: Vec<_> = deleted(&shards, &leases).into_iter().map(|(shard, _)| shard).collect();
     assert_eq!(gone, [id(0), id(1)]);
-    leases.insert(id(2), lease(&shards[2], Checkpoint::TrimHorizon));
+    leases.insert(id(2), Arc::new(lease(&shards[2], Checkpoint::TrimHorizon)));
     assert_eq!(deleted(&shards, &leases), [], "0 waits for 2, and 1 for 0");
 }
 
@@ -129,7 +131,7 @@ fn the_time_of_a_start_that_was_cut_short_is_kept_until_it_is_completed() {
     let missed = shard(7, &[], HIGH, (1, None));
     shards.push(missed.clone());
     assert_eq!(deleted(&shards, &leases), []);
-    leases.insert(id(7), lease(&missed, Checkpoint::Latest));
+    leases.insert(id(7), Arc::new(lease(&missed, Checkpoint::Latest)));
     assert_eq!(deleted(&shards, &leases), [(id(0), DeleteReason::ChildrenStarted)]);
 }
 
@@ -151,7 +153,7 @@ fn a_shard_that_left_the_listing_with_its_children_waits_for_its_successors() {
         lease(&shards[1], Checkpoint::TrimHorizon),
     ]);
     assert_eq!(deleted(&shards, &leases), []);
-    leases.insert(id(5), lease(&shards[0], at(33)));
+    leases.insert(id(5), Arc::new(lease(&shards[0], at(33))));
     assert_eq!(deleted(&shards, &leases), [(id(0), DeleteReason::SuccessorsStarted)]);
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::plan::world::{World, at, id, initial_positions, lease, range, shard, steps, stream, table};
 use proptest::prelude::*;
@@ -114,7 +116,7 @@ proptest! {
         world.run(&steps);
         if by_java {
             for row in world.leases.values_mut() {
-                row.stream = None;
+                Arc::make_mut(row).stream = None;
             }
         }
         prop_assert_eq!(check_table(&world.listing(), &world.leases, &stream()), vec![]);

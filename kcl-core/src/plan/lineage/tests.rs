@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::plan::world::{at, id, lease, shard, table};
 
@@ -18,7 +20,7 @@ fn family() -> Vec<Shard> {
     ]
 }
 
-fn waiting(leases: &BTreeMap<ShardId, Lease>, shard: usize, awaited: &[usize]) -> Vec<ShardId> {
+fn waiting(leases: &LeaseTable, shard: usize, awaited: &[usize]) -> Vec<ShardId> {
     let awaited = |parent: &ShardId| awaited.iter().any(|number| id(*number) == *parent);
     let answer = parents_done(&leases[&id(shard)], leases, &awaited);
     assert_eq!(answer.is_done(), answer.waiting.is_empty());
@@ -84,9 +86,9 @@ fn a_started_descendant_proves_that_the_parent_was_finished() {
     assert_eq!(waiting(&leases, 4, &[]), [] as [ShardId; 0], "its sibling was started");
 
     let mut unstarted = leases.clone();
-    unstarted.insert(id(5), lease(&shards[5], Checkpoint::TrimHorizon));
+    unstarted.insert(id(5), Arc::new(lease(&shards[5], Checkpoint::TrimHorizon)));
     assert_eq!(waiting(&unstarted, 4, &[]), [id(3)]);
-    unstarted.insert(id(5), lease(&shards[5], Checkpoint::Latest));
+    unstarted.insert(id(5), Arc::new(lease(&shards[5], Checkpoint::Latest)));
     assert_eq!(waiting(&unstarted, 4, &[]), [id(3)], "LATEST is no sign of a start");
 }
 

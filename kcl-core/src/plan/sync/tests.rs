@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::plan::world::{World, at, id, initial_positions, lease, range, shard, steps, stream, table, time};
 
-fn plan(shards: &[Shard], leases: &BTreeMap<ShardId, Lease>, initial: InitialPosition) -> SyncPlan {
+fn plan(shards: &[Shard], leases: &LeaseTable, initial: InitialPosition) -> SyncPlan {
     plan_sync(&SyncInput {
         shards,
         leases,
@@ -225,7 +227,7 @@ fn the_example_of_the_java_kcl() {
 
     // If the row of 7 tells when that start was, 6 and its parents are read from that time on, as 7 is.
     let mut leases = leases(at(15));
-    leases.get_mut(&id(7)).unwrap().start_timestamp = Some(time(12));
+    Arc::make_mut(leases.get_mut(&id(7)).unwrap()).start_timestamp = Some(time(12));
     let plan = plan(&shards, &leases, InitialPosition::Latest);
     assert_eq!(created(&plan), [(id(0), Checkpoint::AtTimestamp), (id(1), Checkpoint::AtTimestamp)]);
 }

@@ -33,8 +33,8 @@ use crate::event::EventSender;
 use crate::fleet::{FleetRow, FleetRowKey, MemberLimits, MemberState};
 use crate::lease::keeper::{Keeper, KeeperSettings};
 use crate::lease::{
-    Command, Consistency, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LossReason, MemberProof,
-    Prepared, Proof, StoreError, StoreErrorKind, Write,
+    Command, Consistency, Lease, LeaseHandle, LeaseObserver, LeasePage, LeaseStore, LeaseTable, LossReason,
+    MemberProof, Prepared, Proof, StoreError, StoreErrorKind, Write,
 };
 use crate::load::LoadSource;
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
@@ -46,7 +46,7 @@ use crate::time::Clock;
 /// What the lease table showed when it was last listed, and what was written since.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TableView {
-    pub(crate) leases: Arc<BTreeMap<ShardId, Lease>>,
+    pub(crate) leases: Arc<LeaseTable>,
     /// Whether this worker is the one that keeps house.
     pub(crate) leader: bool,
     /// What a member of a fleet sees of it.
@@ -61,7 +61,7 @@ pub(crate) struct TableView {
 #[derive(Debug)]
 pub(crate) struct StartView {
     pub(crate) prepared: Prepared,
-    pub(crate) leases: BTreeMap<ShardId, Lease>,
+    pub(crate) leases: LeaseTable,
 }
 
 /// A request of the scheduler to its lease side.
@@ -161,18 +161,19 @@ impl Batch {
 #[derive(Debug)]
 struct Scan {
     consistency: Consistency,
-    rows: BTreeMap<ShardId, Lease>,
+    /// In the order in which the pages have them.
+    rows: Vec<(ShardId, Arc<Lease>)>,
     unreadable: BTreeMap<String, String>,
     foreign: BTreeMap<String, String>,
     /// Rows that were written while the scan was under way; newer than what it shows.
-    written: BTreeMap<ShardId, Option<Lease>>,
+    written: BTreeMap<ShardId, Option<Arc<Lease>>>,
 }
 
 impl Default for Scan {
     fn default() -> Self {
         Self {
             consistency: Consistency::Eventual,
-            rows: BTreeMap::new(),
+            rows: Vec::new(),
             unreadable: BTreeMap::new(),
             foreign: BTreeMap::new(),
             written: BTreeMap::new(),
@@ -195,7 +196,7 @@ pub(crate) struct Coordination {
 
     keeper: Keeper,
     observer: LeaseObserver,
-    table: BTreeMap<ShardId, Lease>,
+    table: LeaseTable,
     listed_at: Option<Instant>,
     free_since: BTreeMap<ShardId, Instant>,
     /// Who asks for which lease, and since when that is seen.
@@ -225,7 +226,7 @@ pub(crate) struct Coordination {
     listing_begun: Instant,
     /// Whether the table changed since it was published, and when that was.
     table_dirty: bool,
-    published: Option<(Instant, Arc<BTreeMap<ShardId, Lease>>)>,
+    published: Option<(Instant, Arc<LeaseTable>)>,
     /// The first comparison of shards and leases, which waits for this worker to become a member.
     first_compare: Option<FirstCompare>,
     /// Shards to compare with the leases as soon as those are listed freshly enough.

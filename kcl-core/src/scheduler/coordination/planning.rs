@@ -14,7 +14,7 @@ use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::keeper::Acquisition;
 use crate::lease::verb::Verb;
-use crate::lease::{AttemptToken, Expectation, Lease, OwnerExpectation, StoreError, Write};
+use crate::lease::{AttemptToken, Expectation, Lease, LeaseTable, OwnerExpectation, StoreError, Write};
 use crate::model::{Shard, ShardId};
 use crate::plan::{self, Action, BalanceInput, BalanceLimits, CleanupInput, LeaseView, SyncInput};
 
@@ -77,9 +77,9 @@ impl Coordination {
         let mut soonest = |at: Instant| next_plan = Some(next_plan.map_or(at, |known| known.min(at)));
         let grace = duration / 5;
         let mut views = Vec::with_capacity(rows.len());
-        for lease in rows.values() {
-            let mine = held.contains(&lease.shard);
-            let expired = !mine && lease.owner.is_some() && self.observer.is_expired(lease, now);
+        for (lease, expires_at) in self.observer.expiries(rows) {
+            let mine = lease.is_owned_by(&self.me) && held.contains(&lease.shard);
+            let expired = !mine && lease.owner.is_some() && expires_at.is_some_and(|at| now >= at);
             let free = !lease.is_ended() && !mine && (lease.owner.is_none() || expired);
             let free_for = if free {
                 let since = *self.free_since.entry(lease.shard.clone()).or_insert(now);
@@ -91,7 +91,7 @@ impl Coordination {
                 self.free_since.remove(&lease.shard);
                 if !mine
                     && !lease.is_ended()
-                    && let Some(at) = self.observer.expires_at(lease)
+                    && let Some(at) = expires_at
                 {
                     soonest(at.max(now + duration / 100));
                 }
@@ -155,7 +155,7 @@ impl Coordination {
         let rows: Vec<Lease> = mine
             .filter_map(|(shard, _)| self.table.get(shard))
             .filter(|row| !row.is_owned_by(&self.me))
-            .cloned()
+            .map(|row| Lease::clone(row))
             .collect();
         for row in rows {
             let store = Arc::clone(&self.store);
@@ -294,7 +294,7 @@ impl Coordination {
         }));
     }
 
-    pub(super) fn clean_up(&mut self, shards: &[Shard], leases: &BTreeMap<ShardId, Lease>) {
+    pub(super) fn clean_up(&mut self, shards: &[Shard], leases: &LeaseTable) {
         let now = Instant::now();
         let ended_for: BTreeMap<ShardId, Duration> =
             self.ended_since.iter().map(|(shard, since)| (shard.clone(), now - *since)).collect();

@@ -1,6 +1,6 @@
 //! Lists the lease table and remembers what it showed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{Coordination, Scan, TableView, in_time};
 use crate::error::Chain;
 use crate::event::Event;
-use crate::lease::{Consistency, Lease, LeasePage, PageToken, StoreError};
+use crate::lease::{Consistency, Lease, LeasePage, LeaseTable, PageToken, StoreError};
 use crate::model::ShardId;
 use crate::plan;
 
@@ -64,9 +64,9 @@ impl Coordination {
     }
 
     /// The table, with the rows of held leases as last confirmed.
-    pub(super) fn rows(&self) -> BTreeMap<ShardId, Lease> {
+    pub(super) fn rows(&self) -> LeaseTable {
         let mut rows = self.table.clone();
-        rows.extend(self.keeper.held().map(|lease| (lease.shard.clone(), lease.clone())));
+        rows.extend(self.keeper.held().map(|lease| (lease.shard.clone(), Arc::new(lease.clone()))));
         rows
     }
 
@@ -111,20 +111,21 @@ impl Coordination {
             scan.foreign.insert(row.key, row.entity_type);
         }
         let mut scan = std::mem::take(scan);
+        self.observer.observe_page(&page.leases, now);
         for lease in page.leases {
-            self.observer.observe(&lease, now);
             if let (Some(fleet), Some(owner)) = (&mut self.fleet, &lease.owner) {
                 fleet.see_owner(owner, now);
                 self.watch_foreign(&lease, now);
             }
             self.keeper.note_row(&lease);
-            scan.rows.insert(lease.shard.clone(), lease);
+            scan.rows.push((lease.shard.clone(), lease));
         }
         if page.next.is_some() {
             self.scan = Some(scan);
             return page.next;
         }
-        let Scan { consistency: _, mut rows, unreadable, foreign, written } = scan;
+        let Scan { consistency: _, rows, unreadable, foreign, written } = scan;
+        let mut rows: LeaseTable = rows.into_iter().collect();
         self.scan = None;
         for (shard, row) in written {
             match row {
@@ -134,7 +135,7 @@ impl Coordination {
         }
         if let Some(fleet) = &mut self.fleet {
             for (shard, row) in &rows {
-                fleet.compare(self.table.get(shard), row, now);
+                fleet.compare(self.table.get(shard).map(|row| &**row), row, now);
             }
         }
         self.table = rows;
@@ -150,7 +151,10 @@ impl Coordination {
 
     pub(super) fn notice_missing_rows(&mut self, now: Instant) {
         let table = &self.table;
-        self.observer.retain(|shard| table.contains_key(shard));
+        // Every row of the table was observed, so that as many are the same.
+        if self.observer.len() != table.len() {
+            self.observer.retain(|shard| table.contains_key(shard));
+        }
         self.requests.retain(|shard, (worker, _)| {
             table.get(shard).is_some_and(|lease| lease.requested_by.as_ref() == Some(worker))
         });
@@ -180,10 +184,11 @@ impl Coordination {
         self.table_dirty = true;
         if let (Some(fleet), Some(owner)) = (&mut self.fleet, &row.owner) {
             fleet.see_owner(owner, now);
-            fleet.compare(self.table.get(&row.shard), &row, now);
+            fleet.compare(self.table.get(&row.shard).map(|row| &**row), &row, now);
         }
+        let row = Arc::new(row);
         if let Some(scan) = &mut self.scan {
-            scan.written.insert(row.shard.clone(), Some(row.clone()));
+            scan.written.insert(row.shard.clone(), Some(Arc::clone(&row)));
         }
         self.table.insert(row.shard.clone(), row);
     }
@@ -215,10 +220,10 @@ impl Coordination {
     }
 
     /// R8 for members of a fleet, else the rule of KCL 2.x.
-    fn keeps_house(&self, leases: &BTreeMap<ShardId, Lease>, now: Instant) -> bool {
+    fn keeps_house(&self, leases: &LeaseTable, now: Instant) -> bool {
         match &self.fleet {
             Some(fleet) => fleet.keeps_house(self.settings.shard_sync_interval, now),
-            None => plan::is_leader(&self.me, leases.values()),
+            None => plan::is_leader(&self.me, leases.values().map(|lease| &**lease)),
         }
     }
 

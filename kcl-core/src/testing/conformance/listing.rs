@@ -15,7 +15,7 @@ pub(super) async fn list_until(store: &Store, expected: &BTreeMap<ShardId, Lease
     loop {
         let pages = list(store).await;
         let leases = pages.iter().flat_map(|page| &page.leases);
-        let listed: BTreeMap<_, _> = leases.map(|lease| (lease.shard.clone(), lease.clone())).collect();
+        let listed: BTreeMap<_, _> = leases.map(|lease| (lease.shard.clone(), Lease::clone(lease))).collect();
         if listed == *expected || attempts == 100 {
             assert_eq!(listed, *expected);
             return pages;
@@ -79,7 +79,7 @@ pub async fn a_listing_keeps_its_rows_while_others_come_and_go(store: Store) {
             born += 1;
             assert!(matches!(create(&store, &lease(born)).await, Write::Applied(_)));
         }
-        seen.extend(page.leases.into_iter().map(|lease| lease.shard));
+        seen.extend(page.leases.iter().map(|lease| lease.shard.clone()));
         next = page.next;
         if next.is_none() {
             break;

@@ -197,8 +197,12 @@ impl Coordination {
     /// Leases that came to be in this worker's name and were never adopted go on to others (A16).
     fn pass_on(&mut self, now: Instant) {
         let Some(me) = self.fleet.as_ref().and_then(|fleet| fleet.membership.id()).cloned() else { return };
-        let rows: Vec<Lease> =
-            self.table.values().filter(|row| row.is_owned_by(&me) && !row.is_ended()).cloned().collect();
+        let rows: Vec<Lease> = self
+            .table
+            .values()
+            .filter(|row| row.is_owned_by(&me) && !row.is_ended())
+            .map(|row| Lease::clone(row))
+            .collect();
         if rows.is_empty() {
             return;
         }

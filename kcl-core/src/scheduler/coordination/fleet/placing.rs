@@ -424,7 +424,8 @@ impl Coordination {
     fn adopt_all_named(&mut self, now: Instant) {
         let Some(fleet) = self.fleet.as_ref() else { return };
         let Some(me) = fleet.membership.confirmed_id().cloned() else { return };
-        let named: Vec<Lease> = self.table.values().filter(|row| row.is_owned_by(&me)).cloned().collect();
+        let named: Vec<Lease> =
+            self.table.values().filter(|row| row.is_owned_by(&me)).map(|row| Lease::clone(row)).collect();
         for row in named {
             self.adopt_named(&row, now);
         }
