@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use async_trait::async_trait;
 use kcl_core::config::{Configuration, ConfigurationError, ConfigurationLoader};
 use kcl_core::source::kinesis::KinesisStream;
-use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext};
+use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, ShardContext};
 use kcl_lease_dynamo::DynamoLeaseStore;
 
 struct Print;

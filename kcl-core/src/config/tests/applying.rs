@@ -25,8 +25,7 @@ fn build_names_problems_by_their_keys() {
     ] {
         assert_eq!(said.matches(part).count(), 1, "{part}: {said}");
     }
-    let mut settings = crate::Settings::default();
-    settings.lease_duration = Duration::ZERO;
+    let settings = crate::Settings { lease_duration: Duration::ZERO, ..crate::Settings::default() };
     let said = crate::Scheduler::builder("orders-app").settings(settings).build().unwrap_err().to_string();
     assert!(said.contains("- lease_duration must be"), "{said}");
 }
