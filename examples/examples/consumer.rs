@@ -6,19 +6,28 @@
 //!
 //! prints shard, partition key and size of each record, and checkpoints after each batch. `--stream` takes a name or
 //! an ARN; `--application` names the lease table, which is created if it is missing. `--retrieval fan-out` subscribes to
-//! the shards instead of polling them, with a consumer of the application's name, which is registered if it is missing. Region and credentials come from
-//! the environment and the usual files; `AWS_ENDPOINT_URL` and its kin lead elsewhere, for example to
-//! `cargo run -p kcl-local --example serve`. Ctrl-C and SIGTERM drain: what was processed is checkpointed, leases are
-//! released, a summary is printed. What keeps it from starting (no region, no credentials, no such stream) is printed
-//! with a remedy within 30 seconds; the exit code is then 1. Start it twice and the two share the shards.
+//! the shards instead of polling them, with a consumer of the application's name, which is registered if it is missing.
+//!
+//! ```text
+//! cargo run -p examples --features aws --example consumer -- --config docs/consumer.toml
+//! ```
+//!
+//! takes everything from a file (docs/configuration.md); variables `KCL_…` go over it, and the options over both.
+//!
+//! Region and credentials come from the environment and the usual files, unless the configuration names a region;
+//! `AWS_ENDPOINT_URL` and its kin lead elsewhere, for example to `cargo run -p kcl-local --example serve`. Ctrl-C and
+//! SIGTERM drain: what was processed is checkpointed, leases are released, a summary is printed. What keeps it from
+//! starting (a wrong configuration, no region, no credentials, no such stream) is printed with a remedy within 30 seconds;
+//! the exit code is then 1. Start it twice and the two share the shards.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
 use std::process::ExitCode;
 
 use async_trait::async_trait;
-use kcl_core::source::kinesis::{FanOutConfig, FanOutConsumer, KinesisStream, Retrieval};
-use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, Scheduler, ShardContext};
+use kcl_core::config::{Configuration, ConfigurationError, ConfigurationLoader};
+use kcl_core::source::kinesis::KinesisStream;
+use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, ShardContext};
 use kcl_lease_dynamo::DynamoLeaseStore;
 
 struct Print;
@@ -42,7 +51,10 @@ impl RecordProcessor for Print {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
-        eprintln!("usage: consumer --stream NAME_OR_ARN --application NAME [--retrieval polling|fan-out]");
+        eprintln!(
+            "usage: consumer [--config FILE] [--stream NAME_OR_ARN] [--application NAME] \
+             [--retrieval polling|fan-out]\nstream and application must be in the file, the environment or the options"
+        );
         return ExitCode::from(2);
     };
     match consume(arguments).await {
@@ -60,24 +72,39 @@ async fn main() -> ExitCode {
 }
 
 async fn consume(arguments: Arguments) -> Result<(), kcl_core::Error> {
-    let Arguments { stream, application, fan_out } = arguments;
-    let config = aws_config::load_from_env().await;
-    let kinesis = aws_sdk_kinesis::Client::new(&config);
-    let dynamodb = aws_sdk_dynamodb::Client::new(&config);
-    let mut stream = KinesisStream::new(kinesis, stream);
-    if fan_out {
-        let consumer = FanOutConsumer::Named(application.clone());
-        stream = stream.with_retrieval(Retrieval::FanOut(FanOutConfig::new(consumer)));
-    }
-    let scheduler = Scheduler::builder(&application)
-        .stream(stream)
-        .lease_store(DynamoLeaseStore::new(dynamodb, &application))
+    let configuration = arguments.load()?;
+    let (kinesis, dynamodb) = clients(&configuration).await;
+    let scheduler = configuration
+        .scheduler()
+        .stream(KinesisStream::configured(kinesis, &configuration)?)
+        .lease_store(DynamoLeaseStore::configured(dynamodb, &configuration))
         .processor(|_: &ShardContext| Print)
         .build()?;
     println!("worker {} starts; Ctrl-C ends it", scheduler.handle().worker());
     let report = scheduler.run_until(asked_to_stop()).await?;
     println!("{report}");
     Ok(())
+}
+
+/// Makes the clients: of the configuration's region and endpoints, or of what the environment says.
+async fn clients(configuration: &Configuration) -> (aws_sdk_kinesis::Client, aws_sdk_dynamodb::Client) {
+    let mut loader = aws_config::from_env();
+    if let Some(region) = &configuration.region {
+        loader = loader.region(aws_config::Region::new(region.clone()));
+    }
+    let config = loader.load().await;
+    let mut kinesis = aws_sdk_kinesis::config::Builder::from(&config);
+    if let Some(url) = &configuration.endpoints.kinesis {
+        kinesis = kinesis.endpoint_url(url);
+    }
+    let mut dynamodb = aws_sdk_dynamodb::config::Builder::from(&config);
+    if let Some(url) = &configuration.endpoints.dynamodb {
+        dynamodb = dynamodb.endpoint_url(url);
+    }
+    (
+        aws_sdk_kinesis::Client::from_conf(kinesis.build()),
+        aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+    )
 }
 
 /// Waits for Ctrl-C or, where there is such a thing, SIGTERM.
@@ -100,29 +127,35 @@ async fn asked_to_stop() {
     }
 }
 
+/// The command line: a file, and values that go over the file and the environment.
+#[derive(Default)]
 struct Arguments {
-    stream: String,
-    application: String,
-    fan_out: bool,
+    files: Vec<String>,
+    values: Vec<(&'static str, String)>,
 }
 
 impl Arguments {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
-        let (mut stream, mut application, mut fan_out) = (None, None, false);
+        let mut parsed = Self::default();
         while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--stream" => stream = Some(arguments.next()?),
-                "--application" => application = Some(arguments.next()?),
-                "--retrieval" => {
-                    fan_out = match arguments.next()?.as_str() {
-                        "fan-out" => true,
-                        "polling" => false,
-                        _ => return None,
-                    };
+            let key = match argument.as_str() {
+                "--config" => {
+                    parsed.files.push(arguments.next()?);
+                    continue;
                 }
+                "--stream" => "stream",
+                "--application" => "application",
+                "--retrieval" => "retrieval.mode",
                 _ => return None,
-            }
+            };
+            parsed.values.push((key, arguments.next()?));
         }
-        Some(Self { stream: stream?, application: application?, fan_out })
+        Some(parsed)
+    }
+
+    fn load(self) -> Result<Configuration, ConfigurationError> {
+        let files = self.files.into_iter();
+        let loader = files.fold(ConfigurationLoader::new(), ConfigurationLoader::file).environment();
+        self.values.into_iter().fold(loader, |loader, (key, value)| loader.set(key, value)).load()
     }
 }

@@ -45,6 +45,12 @@ impl Access {
         Self::new(loader.load().await, connection)
     }
 
+    /// Knows no service: for commands that ask none. Looks for nothing, which could take its time without a network.
+    #[must_use]
+    pub fn nowhere(connection: Connection) -> Self {
+        Self::new(SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build(), connection)
+    }
+
     /// Uses a configuration as it is.
     #[must_use]
     pub fn new(config: SdkConfig, connection: Connection) -> Self {

@@ -11,7 +11,7 @@ use crate::text::{Target, parse_amount, parse_bytes, parse_duration};
 /// Looks at, repairs and reckons what an application of the Kinesis Client Library keeps in its lease table.
 ///
 /// Works on tables of kcl-core and of the Java KCL 1.x to 3.x. Nothing is written that was not shown before. Exit codes:
-/// 0 in order, 1 problems found (audit, status --check), 2 failed or refused.
+/// 0 in order, 1 problems found (audit, config check, status --check), 2 failed or refused.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kcl", version)]
 pub struct Cli {
@@ -94,6 +94,17 @@ pub enum Command {
     /// Estimates the number of shards, shows their lineage.
     #[command(subcommand)]
     Shards(ShardsCommand),
+    /// Checks files of configuration, converts those of the Java KCL.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+impl Command {
+    /// Whether it asks no service, and so needs neither region nor credentials.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
 }
 
 /// Of `kcl status`.
@@ -316,6 +327,24 @@ pub enum ShardsCommand {
     },
     /// Shows who descends from whom, with leases if an application is given.
     Tree,
+}
+
+/// `kcl config`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Says what is wrong with a file: TOML of kcl-core, or .properties of the Java KCL. Exit code 1 if anything is.
+    Check {
+        /// The file; what ends in .properties is Java's.
+        file: PathBuf,
+        /// With TOML: takes the variables KCL_… of the environment, too, as a worker does.
+        #[arg(long)]
+        with_environment: bool,
+    },
+    /// Makes TOML of a .properties file of the Java KCL, and reports every key of it on standard error.
+    Convert {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 fn parse_units(text: &str) -> Result<(u64, u64), String> {

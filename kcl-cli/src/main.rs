@@ -20,7 +20,11 @@ fn main() -> ExitCode {
     let asked: Option<&mut dyn std::io::BufRead> = if person { Some(&mut input) } else { None };
     let mut console = Console::new(&mut out, &mut err, asked, cli.json).clearing(clears);
     let outcome = runtime.block_on(async {
-        let access = Access::from_environment(cli.connection.clone()).await;
+        let access = if cli.command.is_local() {
+            Access::nowhere(cli.connection.clone())
+        } else {
+            Access::from_environment(cli.connection.clone()).await
+        };
         Box::pin(run(&cli.command, &access, &mut console)).await
     });
     match outcome {

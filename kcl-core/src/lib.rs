@@ -62,10 +62,12 @@
 //! # Features
 //!
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
-//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `test-util`: the
-//! `testing` module, outside semver.
+//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `config`: the `config`
+//! module, the configuration from files and the environment. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
+#[cfg(feature = "config")]
+pub mod config;
 mod consumer;
 mod entropy;
 mod error;

@@ -130,78 +130,104 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Every problem of these settings, in words.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut require = |holds: bool, problem: &str| {
-            if !holds {
-                problems.push(problem.to_owned());
-            }
-        };
+    /// Every problem of these settings: the name of the setting, and what must hold.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, &'static str)> {
         let duration = self.lease_duration;
-        require(
-            (Duration::from_secs(1)..=Duration::from_secs(600)).contains(&duration),
-            "lease_duration must be between 1 s and 10 min",
-        );
-        require(
-            !self.lease_safety_margin.is_zero() && self.lease_safety_margin <= duration / 3,
-            "lease_safety_margin must be above zero and at most a third of lease_duration",
-        );
-        require(
-            !self.lease_scan_interval.is_zero() && self.lease_scan_interval <= duration.mul_f64(0.45),
-            "lease_scan_interval must be above zero and at most 0.45 of lease_duration",
-        );
-        require(self.max_leases > 0, "max_leases must be at least 1");
-        require(self.max_lease_writes > 0, "max_lease_writes must be at least 1");
-        require(
-            self.shard_sync_interval >= Duration::from_secs(1),
-            "shard_sync_interval must be at least 1 s (ListShards is limited)",
-        );
-        require(!self.parent_poll_interval.is_zero(), "parent_poll_interval must be above zero");
-        require(self.shard_buffer_bytes > 0, "shard_buffer_bytes must be above zero");
-        require(
-            self.worker_buffer_bytes >= self.shard_buffer_bytes,
-            "worker_buffer_bytes must be at least shard_buffer_bytes",
-        );
-        require(self.batch_records > 0, "batch_records must be at least 1");
-        require(self.batch_bytes > 0, "batch_bytes must be above zero");
-        require(
-            !self.retry_initial.is_zero() && self.retry_initial <= self.retry_max,
-            "retry_initial must be above zero and at most retry_max",
-        );
-        require(!self.callback_limit.is_zero(), "callback_limit must be above zero");
-        require(
-            self.stall_timeout >= Duration::from_secs(15),
-            "stall_timeout must be at least 15 s (a quiet shard shows life every few seconds)",
-        );
-        require(!self.start_timeout.is_zero(), "start_timeout must be above zero");
-        problems
+        let second = Duration::from_secs(1);
+        let rules = [
+            (
+                (second..=Duration::from_secs(600)).contains(&duration),
+                "lease_duration",
+                "must be between 1 s and 10 min",
+            ),
+            (
+                !self.lease_safety_margin.is_zero() && self.lease_safety_margin <= duration / 3,
+                "lease_safety_margin",
+                "must be above zero and at most a third of the lease duration",
+            ),
+            (
+                !self.lease_scan_interval.is_zero() && self.lease_scan_interval <= duration.mul_f64(0.45),
+                "lease_scan_interval",
+                "must be above zero and at most 0.45 of the lease duration",
+            ),
+            (self.max_leases > 0, "max_leases", "must be at least 1"),
+            (self.max_lease_writes > 0, "max_lease_writes", "must be at least 1"),
+            (
+                self.shard_sync_interval >= second,
+                "shard_sync_interval",
+                "must be at least 1 s (ListShards is limited)",
+            ),
+            (!self.parent_poll_interval.is_zero(), "parent_poll_interval", "must be above zero"),
+            (self.shard_buffer_bytes > 0, "shard_buffer_bytes", "must be above zero"),
+            (
+                self.worker_buffer_bytes >= self.shard_buffer_bytes,
+                "worker_buffer_bytes",
+                "must be at least the shard's buffer bytes",
+            ),
+            (self.batch_records > 0, "batch_records", "must be at least 1"),
+            (self.batch_bytes > 0, "batch_bytes", "must be above zero"),
+            (
+                !self.retry_initial.is_zero() && self.retry_initial <= self.retry_max,
+                "retry_initial",
+                "must be above zero and at most the largest delay (retry max)",
+            ),
+            (!self.callback_limit.is_zero(), "callback_limit", "must be above zero"),
+            (
+                self.stall_timeout >= Duration::from_secs(15),
+                "stall_timeout",
+                "must be at least 15 s (a quiet shard shows life every few seconds)",
+            ),
+            (!self.start_timeout.is_zero(), "start_timeout", "must be above zero"),
+        ];
+        rules.into_iter().filter(|(holds, ..)| !holds).map(|(_, name, rule)| (name, rule)).collect()
     }
 }
 
-mod millis {
+/// Durations, serialised as milliseconds.
+pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+
+    /// A duration that may be missing.
+    #[cfg(feature = "config")]
+    pub(crate) mod option {
+        use super::{Deserialize, Deserializer, Duration, Serializer};
+
+        #[allow(clippy::ref_option, reason = "serde passes the field")]
+        pub(crate) fn serialize<S: Serializer>(
+            duration: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match duration {
+                Some(duration) => super::serialize(duration, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
     fn the_defaults_are_sound() {
-        assert_eq!(Settings::default().problems(), Vec::<String>::new());
+        assert_eq!(Settings::default().problems(), []);
     }
 
     #[test]
@@ -214,60 +240,6 @@ mod tests {
             ..Settings::default()
         };
         assert!(settings.problems().len() >= 5, "{:?}", settings.problems());
-    }
-
-    /// The first two cells of each row of the settings table in the documentation.
-    fn documented() -> BTreeMap<String, String> {
-        let text = include_str!("../../docs/configuration.md");
-        let table =
-            text.split("## Settings").nth(1).and_then(|rest| rest.split("What breaks").next()).unwrap();
-        let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
-        rows.map(|row| {
-            let mut cells = row.split('|').map(str::trim);
-            let name = cells.next().unwrap().trim_end_matches('`').to_owned();
-            (name, cells.next().unwrap().trim_matches('`').to_owned())
-        })
-        .collect()
-    }
-
-    /// The number a cell of the table stands for, in milliseconds, bytes or records.
-    fn number(cell: &str) -> Option<u64> {
-        let (number, unit) = cell.split_once(' ').unwrap_or((cell, ""));
-        let factor = match unit {
-            "" | "ms" => 1,
-            "s" => 1000,
-            "min" => 60_000,
-            "MiB" => 1 << 20,
-            _ => return None,
-        };
-        number.replace(',', "").parse::<u64>().ok().map(|number| number * factor)
-    }
-
-    #[test]
-    fn the_documentation_has_every_setting_with_its_default() {
-        let serde_json::Value::Object(fields) = serde_json::to_value(Settings::default()).unwrap() else {
-            unreachable!("settings are a map");
-        };
-        let mut documented = documented();
-        for (field, value) in fields {
-            let name = field.chars().fold(String::new(), |mut name, letter| {
-                if letter.is_uppercase() {
-                    name.push('_');
-                }
-                name.push(letter.to_ascii_lowercase());
-                name
-            });
-            let cell = documented.remove(&name).unwrap_or_else(|| unreachable!("{name} is not documented"));
-            match value {
-                serde_json::Value::Number(value) if name != "max_leases" => {
-                    assert_eq!(number(&cell), value.as_u64(), "{name}");
-                }
-                serde_json::Value::Bool(value) => assert_eq!(cell == "yes", value, "{name}"),
-                serde_json::Value::String(value) => assert_eq!(cell, value, "{name}"),
-                _ => assert_eq!(cell, "none", "{name}"),
-            }
-        }
-        assert!(documented.is_empty(), "not settings: {documented:?}");
     }
 
     #[test]

@@ -27,6 +27,8 @@
 
 mod classify;
 mod client;
+#[cfg(feature = "config")]
+mod configured;
 mod expr;
 mod fleet;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The commands: each looks, makes a report or a plan of it, and shows or carries it out.
 
 mod backup;
+mod config;
 mod leases;
 mod look;
 mod positions;
@@ -13,7 +14,7 @@ use kcl_core::lease::{AttemptToken, Lease};
 use kcl_core::model::ShardId;
 
 use crate::access::Access;
-use crate::args::{CheckpointCommand, Command, LeasesCommand, ShardsCommand, WriteArgs};
+use crate::args::{CheckpointCommand, Command, ConfigCommand, LeasesCommand, ShardsCommand, WriteArgs};
 use crate::console::Console;
 use crate::error::CliError;
 use crate::observation::Observation;
@@ -24,7 +25,7 @@ use crate::write::guard;
 pub enum Outcome {
     /// In order: exit code 0.
     InOrder,
-    /// `audit` or `status --check` found problems: exit code 1.
+    /// `audit`, `config check` or `status --check` found problems: exit code 1.
     ProblemsFound,
 }
 
@@ -42,6 +43,10 @@ pub async fn run(command: &Command, access: &Access, console: &mut Console<'_>) 
     match command {
         Command::Status(arguments) => return look::status(arguments, access, console).await,
         Command::Audit(arguments) => return look::audit(arguments, access, console).await,
+        Command::Config(ConfigCommand::Check { file, with_environment }) => {
+            return config::check(file, *with_environment, console);
+        }
+        Command::Config(ConfigCommand::Convert { file }) => config::convert(file, console)?,
         Command::Leases(LeasesCommand::List) => leases::list(access, console).await?,
         Command::Leases(LeasesCommand::Show { shard }) => leases::show(shard, access, console).await?,
         Command::Leases(LeasesCommand::Release { shards, write }) => {

@@ -4,6 +4,7 @@
 
 mod backup;
 mod binary;
+mod config;
 mod looking;
 mod refusals;
 mod support;

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpointer::CheckpointPolicy;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
@@ -18,7 +20,7 @@ use crate::plan::PlacementStrategy;
 
 /// What to do when the lease table holds leases that do not belong to the stream: of another stream, of an
 /// earlier stream of the same name, or with checkpoints the shards do not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ForeignLeases {
     /// Refuse to start, and say what was found.
@@ -31,7 +33,7 @@ pub enum ForeignLeases {
 }
 
 /// How the workers of an application agree on who processes what. All workers must use the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Coordination {
     /// Our own protocol: one small write per worker every third of the lease duration renews all its leases, planned
@@ -43,7 +45,7 @@ pub enum Coordination {
 }
 
 /// What to do if workers that coordinate in another way work on the lease table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Takeover {
     /// Refuse to work, with an error.
@@ -54,7 +56,7 @@ pub enum Takeover {
 }
 
 /// Whether a worker takes leases from the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StartMode {
     /// It does.
@@ -93,6 +95,9 @@ pub struct SchedulerBuilder {
     pub(super) entropy: Entropy,
     pub(super) gate: Gate,
     pub(super) way: Way,
+    /// What is wrong with the configuration that was given, by its keys; none if none was given.
+    #[cfg(feature = "config")]
+    configured: Option<Vec<(String, String)>>,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -131,7 +136,34 @@ impl SchedulerBuilder {
                 placement: PlacementStrategy::default(),
                 load: None,
             },
+            #[cfg(feature = "config")]
+            configured: None,
         }
+    }
+
+    /// Takes over everything that a configuration says, the application included. Later calls go on from there.
+    ///
+    /// [`build`](Self::build) then reports what is wrong with it by the names of its keys. The stream and the lease store
+    /// it describes are made by `KinesisStream::configured` and `DynamoLeaseStore::configured`.
+    #[cfg(feature = "config")]
+    #[must_use]
+    pub fn configure(mut self, configuration: &crate::config::Configuration) -> Self {
+        self.application.clone_from(&configuration.application);
+        self.worker = configuration.worker_id.clone().map(WorkerId::new);
+        self.error_policy = Arc::new(configuration.error_policy());
+        self.checkpoint_policy = configuration.checkpoint_policy();
+        self.initial = configuration.initial_position;
+        self.foreign = configuration.foreign_leases;
+        self.way.coordination = configuration.coordination;
+        self.way.takeover = configuration.takeover;
+        self.way.start = configuration.start_mode;
+        self.way.placement = configuration.placement_strategy();
+        self.settings = configuration.settings.clone();
+        // Of these build() judges what is set by then.
+        let judged = |key: &str| key.starts_with("settings.") || matches!(key, "application" | "workerId");
+        let problems = configuration.problems().into_iter().filter(|(key, _)| !judged(key)).collect();
+        self.configured = Some(problems);
+        self
     }
 
     /// How workers agree on who processes what. Default: [`Coordination::Fleet`].
@@ -273,12 +305,17 @@ impl SchedulerBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] with every problem, one to a line.
     pub fn build(self) -> Result<Scheduler, Error> {
-        let mut problems = self.settings.problems();
+        let mut problems: Vec<_> =
+            self.settings.problems().iter().map(|(name, rule)| self.cite(name, rule)).collect();
         if self.application.trim().is_empty() {
             problems.push("the application must have a name".to_owned());
         }
         if let Some(worker) = &self.worker {
             problems.extend(worker_id_problem(worker));
+        }
+        #[cfg(feature = "config")]
+        for (key, problem) in self.configured.iter().flatten() {
+            problems.push(format!("{key} {problem}"));
         }
         if let CheckpointPolicy::Every(interval) = self.checkpoint_policy
             && interval.is_zero()
@@ -302,9 +339,19 @@ impl SchedulerBuilder {
             }
         }
     }
+
+    /// A problem of a setting: by its key if it came with a configuration.
+    fn cite(&self, setting: &str, rule: &str) -> String {
+        #[cfg(feature = "config")]
+        if self.configured.is_some() {
+            return format!("{} {rule}", crate::config::setting_key(setting));
+        }
+        format!("{setting} {rule}")
+    }
 }
 
-fn worker_id_problem(worker: &WorkerId) -> Option<String> {
+/// What is wrong with a worker's id, if anything is.
+pub(crate) fn worker_id_problem(worker: &WorkerId) -> Option<String> {
     // Keys of other rows a lease table can hold (Java KCL 3.5, and our own fleet rows).
     let taken = ["Leader", "Migration3.0", "TableMigration3.5"];
     let text = worker.as_str();

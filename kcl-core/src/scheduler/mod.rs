@@ -12,6 +12,8 @@ mod supervisor;
 mod trouble;
 
 pub use bill::{Bill, PerMinute};
+#[cfg(feature = "config")]
+pub(crate) use builder::worker_id_problem;
 pub use builder::{Coordination, ForeignLeases, LeaseRuntime, SchedulerBuilder, StartMode, Takeover};
 pub use coordination::{FleetSnapshot, MemberSnapshot};
 pub use handle::SchedulerHandle;

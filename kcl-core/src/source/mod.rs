@@ -1,10 +1,13 @@
 //! Where records come from.
 
+mod config;
 mod error;
 #[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
 pub(crate) mod fan_out;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;
+#[cfg(any(feature = "config", feature = "kinesis"))]
+pub(crate) mod name;
 #[cfg(any(test, feature = "test-util", feature = "kinesis"))]
 mod place;
 
@@ -14,9 +17,12 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+#[cfg(any(test, feature = "test-util", feature = "config", feature = "fan-out-without-tls"))]
+pub(crate) use config::BUFFER_BYTES;
+#[cfg(any(feature = "config", feature = "fan-out-without-tls"))]
+pub(crate) use config::SUBSCRIPTIONS_PER_CONNECTION;
+pub use config::{FanOutTimeouts, PollingConfig};
 pub use error::{SourceError, SourceErrorKind};
-#[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
-pub use fan_out::FanOutTimeouts;
 
 use crate::model::{ChildShard, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 

@@ -9,7 +9,6 @@
 //! [`ShardReader`]: super::ShardReader
 
 mod buffer;
-mod config;
 mod course;
 mod failure;
 mod pump;
@@ -25,12 +24,11 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 pub(crate) use buffer::Pool;
-pub(crate) use config::BUFFER_BYTES;
-pub use config::FanOutTimeouts;
 pub(crate) use failure::{Class, Failure};
 pub(crate) use reader::{FanOutReader, Shared};
 pub(crate) use turns::Turns;
 
+pub(crate) use super::FanOutTimeouts;
 use super::{SourceBatch, StartFrom};
 use crate::model::SequenceNumber;
 

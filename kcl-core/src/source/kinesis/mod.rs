@@ -10,7 +10,6 @@ mod client;
 mod convert;
 #[cfg(feature = "fan-out-without-tls")]
 mod fan_out;
-mod name;
 mod pace;
 mod polling;
 mod service;
@@ -18,12 +17,12 @@ mod service;
 use std::sync::Arc;
 #[cfg(feature = "fan-out-without-tls")]
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
 #[cfg(feature = "fan-out-without-tls")]
 pub use super::FanOutTimeouts;
+pub use super::PollingConfig;
 use super::{ShardReader, SourceError, StartFrom, StreamSource};
 use crate::entropy::Entropy;
 use crate::model::{Shard, ShardId, StreamIdentity};
@@ -34,36 +33,6 @@ use fan_out::FanOut;
 pub use fan_out::{FallbackConfig, FanOutConfig, FanOutConsumer, HttpClientFactory, SubscriptionHttpClient};
 use polling::PollingReader;
 use service::Service;
-
-/// How a shard is polled. Start from the default and change fields.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PollingConfig {
-    /// The time from one call to the next at the tip of a shard that nobody else polls. Default 200 ms, the five
-    /// calls per second and shard the service allows; a smaller value does not lift that limit.
-    #[doc(alias = "idleTimeBetweenReadsInMillis")]
-    pub min_interval: Duration,
-    /// The longest time from one call to the next, reached while the service keeps throttling because others
-    /// poll the shard too. Default 2 s, which lets ten applications share a shard.
-    pub max_interval: Duration,
-    /// The most records of one `GetRecords` call. Default and maximum 10,000.
-    #[doc(alias = "maxRecords")]
-    pub fetch_records: u32,
-    /// How long one call may take, from its start to the last byte of the answer. Default 15 s.
-    #[doc(alias = "maxGetRecordsWaitTime")]
-    pub call_timeout: Duration,
-}
-
-impl Default for PollingConfig {
-    fn default() -> Self {
-        Self {
-            min_interval: Duration::from_millis(200),
-            max_interval: Duration::from_secs(2),
-            fetch_records: 10_000,
-            call_timeout: Duration::from_secs(15),
-        }
-    }
-}
 
 /// How the shards of a stream are read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use super::classify::{Class, Failure, Setup, classify};
 use super::client::{Readiness, adopt};
 use super::convert;
-use super::name::StreamName;
 use crate::model::{Shard, ShardId, StreamIdentity};
+use crate::source::name::StreamName;
 use crate::source::{SourceError, SourceErrorKind, StartFrom};
 
 /// The most shards of one page, the API's maximum.

@@ -15,8 +15,8 @@ use super::{MemoryStream, StreamCall, child, record, start};
 use crate::entropy::Entropy;
 use crate::model::{SequenceNumber, ShardId};
 use crate::source::fan_out::{
-    BUFFER_BYTES, Class, Event, Failure, FanOutReader, FanOutTimeouts, Pool, Shared, Signal, Subscriber,
-    Subscription, Turns,
+    Class, Event, Failure, FanOutReader, FanOutTimeouts, Pool, Shared, Signal, Subscriber, Subscription,
+    Turns,
 };
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::Clock;
@@ -32,7 +32,7 @@ impl FanOut {
     pub(super) fn new(consumer: String, stream: &MemoryStream) -> Self {
         let shared = Shared {
             turns: Arc::new(Turns::new(Entropy::seeded(0))),
-            pool: Arc::new(Pool::new(BUFFER_BYTES)),
+            pool: Arc::new(Pool::new(crate::source::BUFFER_BYTES)),
             timeouts: FanOutTimeouts::default(),
             clock: Arc::new(ModelClock(SharedClock::clone(stream.kinesis.clock()))),
         };

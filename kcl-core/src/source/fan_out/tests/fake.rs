@@ -16,8 +16,7 @@ use crate::entropy::Entropy;
 use crate::model::{ChildShard, SequenceNumber, SourceRecord};
 use crate::source::fan_out::reader::Shared;
 use crate::source::fan_out::{
-    BUFFER_BYTES, Class, Event, Failure, FanOutReader, FanOutTimeouts, Pool, Signal, Subscriber,
-    Subscription, Turns,
+    Class, Event, Failure, FanOutReader, FanOutTimeouts, Pool, Signal, Subscriber, Subscription, Turns,
 };
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::TokioClock;
@@ -122,7 +121,7 @@ impl Service {
     ) -> FanOutReader {
         let shared = Shared {
             turns: Arc::clone(turns),
-            pool: Arc::new(Pool::new(BUFFER_BYTES)),
+            pool: Arc::new(Pool::new(crate::source::BUFFER_BYTES)),
             timeouts,
             clock: Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH)),
         };

@@ -25,8 +25,8 @@ use super::polling::PollingReader;
 use super::service::Service;
 use crate::entropy::Entropy;
 use crate::model::ShardId;
-use crate::source::fan_out::{BUFFER_BYTES, FanOutReader, FanOutTimeouts, Pool, Shared, Turns};
-use crate::source::{ShardReader, SourceError, StartFrom};
+use crate::source::fan_out::{FanOutReader, FanOutTimeouts, Pool, Shared, Turns};
+use crate::source::{BUFFER_BYTES, SUBSCRIPTIONS_PER_CONNECTION, ShardReader, SourceError, StartFrom};
 use crate::time::Clock;
 
 /// The registered consumer that subscriptions belong to. It must be one that no other application uses: the service
@@ -73,7 +73,7 @@ impl FanOutConfig {
         Self {
             consumer,
             timeouts: FanOutTimeouts::default(),
-            subscriptions_per_connection: 16,
+            subscriptions_per_connection: SUBSCRIPTIONS_PER_CONNECTION,
             buffer_bytes: BUFFER_BYTES,
             fallback: None,
         }

@@ -2,7 +2,7 @@
 
 /// A checked name or ARN.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum StreamName {
+pub(crate) enum StreamName {
     Name(String),
     Arn { arn: String, name: String },
 }
@@ -12,7 +12,7 @@ impl StreamName {
     ///
     /// # Errors
     /// What is wrong with the text, in words.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix("arn:") else {
             check_name(text)?;
             return Ok(Self::Name(text.to_owned()));
@@ -35,13 +35,14 @@ impl StreamName {
         Ok(Self::Arn { arn: text.to_owned(), name: name.to_owned() })
     }
 
-    pub(super) fn name(&self) -> &str {
+    #[cfg(any(test, feature = "kinesis"))]
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Name(name) | Self::Arn { name, .. } => name,
         }
     }
 
-    pub(super) fn arn(&self) -> Option<&str> {
+    pub(crate) fn arn(&self) -> Option<&str> {
         match self {
             Self::Name(_) => None,
             Self::Arn { arn, .. } => Some(arn),
