@@ -62,11 +62,13 @@
 //! # Features
 //!
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
-//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `test-util`: the
-//! `testing` module, outside semver.
+//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `ec2`: the notices of EC2
+//! and Auto Scaling for this instance. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
 mod consumer;
+#[cfg(feature = "ec2")]
+pub mod ec2;
 mod entropy;
 mod error;
 mod event;
