@@ -64,11 +64,15 @@
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
 //! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `config`: the `config`
 //! module, the configuration from files and the environment. `test-util`: the `testing` module, outside semver.
+//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `ec2`: the notices of EC2
+//! and Auto Scaling for this instance. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
 #[cfg(feature = "config")]
 pub mod config;
 mod consumer;
+#[cfg(feature = "ec2")]
+pub mod ec2;
 mod entropy;
 mod error;
 mod event;

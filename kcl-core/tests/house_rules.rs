@@ -15,6 +15,7 @@ fn sources() -> Vec<PathBuf> {
         "kcl-local",
         "integration-tests",
         "examples",
+        "examples/ec2-autoscaling",
         "kcl-cli",
     ];
     let mut folders: Vec<PathBuf> = crates.iter().map(|name| root.join(name).join("src")).collect();

@@ -29,6 +29,7 @@
 //! | `tokio` | a clock that follows tokio's, and subscriptions that can be awaited |
 //! | `dynamodb` | DynamoDB, by the `dynoxide-rs` library |
 //! | `cloudwatch` | CloudWatch `PutMetricData`, captured for assertions; not in the default set |
+//! | `ec2` | the instance metadata service of EC2 and the lifecycle actions of Auto Scaling; not in the default set |
 //! | `client` | HTTP clients for the SDK, and the fault layer |
 //! | `server` | loopback sockets |
 //! | `aws` (default) | `LocalAws` |
@@ -40,6 +41,8 @@ pub mod clock;
 pub mod cloudwatch;
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+#[cfg(feature = "ec2")]
+pub mod ec2;
 pub mod error;
 #[cfg(feature = "wire")]
 pub mod event_stream;

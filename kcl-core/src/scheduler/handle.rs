@@ -128,4 +128,11 @@ impl SchedulerHandle {
         // An error means that the scheduler has ended.
         let _ = view.wait_for(started).await;
     }
+
+    /// Waits until the scheduler has ended, whatever for. Cancel-safe.
+    pub async fn ended(&self) {
+        let mut view = self.view.clone();
+        // An error means that whoever ran the scheduler dropped it.
+        let _ = view.wait_for(|view| view.phase == SchedulerPhase::Stopped).await;
+    }
 }
