@@ -62,8 +62,8 @@
 //! # Features
 //!
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
-//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `test-util`: the
-//! `testing` module, outside semver.
+//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `cloudwatch`, `emf`,
+//! `metrics-facade`: adapters of [`metrics`]. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
 mod consumer;
@@ -74,6 +74,7 @@ pub mod fleet;
 mod gate;
 pub mod lease;
 pub mod load;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 mod plant;

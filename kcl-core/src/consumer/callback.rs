@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::error::BoxError;
+use crate::metrics::{MetricEvent, Metrics};
 use crate::processor::{
-    ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
+    Callback, ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
 
 /// How a callback ended.
@@ -57,6 +58,19 @@ pub(super) async fn run(limit: Duration, callback: impl Future<Output = Result<(
         Ok(Err(payload)) => Outcome::Failed(Failure::from_panic(&*payload)),
         Err(_) => Outcome::Overran,
     }
+}
+
+/// The same, and how long it took is told.
+pub(super) async fn timed(
+    metrics: &Metrics,
+    which: Callback,
+    limit: Duration,
+    callback: impl Future<Output = Result<(), BoxError>>,
+) -> Outcome {
+    let begun = Instant::now();
+    let outcome = run(limit, callback).await;
+    metrics.record(&MetricEvent::CallbackReturned { callback: which, took: begun.elapsed() });
+    outcome
 }
 
 /// Makes a processor.

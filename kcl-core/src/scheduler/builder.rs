@@ -5,6 +5,7 @@ use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
 use crate::lease::LeaseStore;
+use crate::metrics::MetricsSink;
 use crate::model::{InitialPosition, WorkerId};
 use crate::processor::{AlwaysRetry, ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
@@ -93,6 +94,7 @@ pub struct SchedulerBuilder {
     pub(super) entropy: Entropy,
     pub(super) gate: Gate,
     pub(super) way: Way,
+    pub(super) metrics: Vec<Arc<dyn MetricsSink>>,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -131,6 +133,7 @@ impl SchedulerBuilder {
                 placement: PlacementStrategy::default(),
                 load: None,
             },
+            metrics: Vec::new(),
         }
     }
 
@@ -235,6 +238,13 @@ impl SchedulerBuilder {
     #[must_use]
     pub const fn lease_runtime(mut self, runtime: LeaseRuntime) -> Self {
         self.runtime = runtime;
+        self
+    }
+
+    /// Has metrics told to `sink`, too: see [`metrics`](crate::metrics). Default: nothing is measured.
+    #[must_use]
+    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
+        self.metrics.push(Arc::new(sink));
         self
     }
 

@@ -18,6 +18,7 @@ pub use error::{SourceError, SourceErrorKind};
 #[cfg(any(test, feature = "test-util", feature = "fan-out-without-tls"))]
 pub use fan_out::FanOutTimeouts;
 
+use crate::metrics::Metrics;
 use crate::model::{ChildShard, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 
 /// Where a reader begins.
@@ -86,6 +87,13 @@ pub trait StreamSource: Debug + Send + Sync + 'static {
 
     /// A name for logs and errors.
     fn name(&self) -> &str;
+
+    /// Is told before anything else to whom metrics go. Default: measures nothing of its own.
+    ///
+    /// A source that wraps another passes it on. If several schedulers share a source, the first counts.
+    fn attach_metrics(&self, metrics: &Metrics) {
+        let _ = metrics;
+    }
 }
 
 #[async_trait]
@@ -104,6 +112,10 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn attach_metrics(&self, metrics: &Metrics) {
+        (**self).attach_metrics(metrics);
     }
 }
 

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 pub use super::FanOutTimeouts;
 use super::{ShardReader, SourceError, StartFrom, StreamSource};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::model::{Shard, ShardId, StreamIdentity};
 use crate::time::{Clock, SystemClock};
 #[cfg(feature = "fan-out-without-tls")]
@@ -237,5 +238,9 @@ impl StreamSource for KinesisStream {
 
     fn name(&self) -> &str {
         self.service.name()
+    }
+
+    fn attach_metrics(&self, metrics: &Metrics) {
+        self.service.attach_metrics(metrics);
     }
 }
