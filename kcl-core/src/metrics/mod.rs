@@ -8,8 +8,18 @@
 //! Nothing is told by record: at most once for each batch, answer or write. Whatever is sampled is so every
 //! [`SAMPLE_INTERVAL`].
 
+#[cfg(any(feature = "cloudwatch", feature = "emf"))]
+mod aggregate;
 mod catalogue;
+#[cfg(feature = "cloudwatch")]
+pub mod cloudwatch;
+#[cfg(feature = "emf")]
+pub mod emf;
 mod event;
+#[cfg(feature = "metrics-facade")]
+pub mod facade;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
