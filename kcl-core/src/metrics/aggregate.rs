@@ -77,6 +77,7 @@ pub(super) struct Piece {
 
 impl Piece {
     /// How many values are lost with it: those it stands for, and those it says were lost before.
+    #[cfg(feature = "cloudwatch")]
     pub(super) fn weight(&self) -> u64 {
         self.values.iter().map(|(value, count)| weight(self.series.metric, *value) * count).sum()
     }
@@ -164,6 +165,7 @@ impl Aggregate {
     }
 
     /// Whether it is better emptied soon.
+    #[cfg(feature = "cloudwatch")]
     pub(super) fn is_filling(&self) -> bool {
         self.len() * 2 >= self.capacity
     }
