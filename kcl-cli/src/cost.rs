@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use kcl_core::metrics::{Dimension, Metric, MetricsLevel};
 use serde::Serialize;
 
 use crate::console::Columns;
@@ -31,26 +32,43 @@ pub enum Mode {
     Java2,
 }
 
-/// How much is told to CloudWatch, by the KCL's catalogue of metrics.
+/// How much is told to CloudWatch: of our catalogue of metrics, or with [`Mode::Java2`] of the KCL's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Metrics {
     /// Nothing.
     None,
-    /// The level SUMMARY: 6 metrics a shard, 12 a worker, 20 in all.
+    /// The level SUMMARY.
     Summary,
-    /// The level DETAILED: 12 metrics a shard, 25 a worker, 40 in all.
+    /// The level DETAILED.
     Detailed,
 }
 
 impl Metrics {
-    /// Metrics for each shard, for each worker, and for the application.
-    const fn counts(self) -> (u64, u64, u64) {
-        match self {
-            Self::None => (0, 0, 0),
-            Self::Summary => (6, 12, 20),
-            Self::Detailed => (12, 25, 40),
+    /// Metrics for each shard, for each worker, and for the application; those of trouble are left out.
+    fn counts(self, mode: Mode) -> (u64, u64, u64) {
+        let level = match self {
+            Self::None => return (0, 0, 0),
+            Self::Summary => MetricsLevel::Summary,
+            Self::Detailed => MetricsLevel::Detailed,
+        };
+        match (mode, self) {
+            (Mode::Java2, Self::Summary) => (6, 12, 20),
+            (Mode::Java2, _) => (12, 25, 40),
+            (Mode::Fleet | Mode::PerLease, _) => {
+                let mut counts = (0, 0, 0);
+                for metric in Metric::ALL.iter().map(|metric| metric.descriptor()) {
+                    match metric.dimensions {
+                        _ if metric.level > level => {}
+                        [Dimension::ShardId] => counts.0 += 1,
+                        [Dimension::WorkerIdentifier] => counts.1 += 1,
+                        [] => counts.2 += 1,
+                        _ => {}
+                    }
+                }
+                counts
+            }
         }
     }
 }
@@ -210,7 +228,7 @@ impl Cost {
         let gigabytes = (input.shards * input.row_bytes) as f64 / 1_073_741_824.0;
         item("DynamoDB", "storage", gigabytes, "GB", d.gb_month);
 
-        let (per_shard, per_worker, global) = input.metrics.counts();
+        let (per_shard, per_worker, global) = input.metrics.counts(input.mode);
         let metrics = per_shard * input.shards + per_worker * input.workers + global;
         if metrics > 0 {
             let average = prices.metrics(metrics) / metrics as f64;
@@ -361,7 +379,8 @@ mod tests {
         // 72 units a minute, twice as many where rows take two KB; 100 checkpoints a minute.
         assert!((dollars("heartbeats and renewals") - 72.0 * 43_800.0 / 1e6 * 0.625).abs() < 1e-9);
         assert!((dollars("checkpoints") - 100.0 * 43_800.0 / 1e6 * 0.625).abs() < 1e-9);
-        assert!((dollars("custom metrics") - 1_340.0 * 0.30).abs() < 1e-6);
+        // 14 a shard, 23 a worker, 28 in all.
+        assert!((dollars("custom metrics") - 1_520.0 * 0.30).abs() < 1e-6);
         assert!((dollars("fan-out consumers") - 200.0 * 730.0 * 0.015).abs() < 1e-6);
         assert!((dollars("fan-out data") - 2.0 * 2_628_000.0 / 1_024.0 * 0.013).abs() < 1e-6);
         let sum: f64 = cost.items.iter().map(|item| item.dollars).sum();

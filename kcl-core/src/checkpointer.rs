@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::lease::{CheckpointUpdate, LeaseHandle, PendingCheckpoint, StoreError};
+use crate::metrics::{MetricEvent, Metrics};
 use crate::model::{Checkpoint, Position};
 use crate::plant::{Plant, planted};
 
@@ -60,6 +62,7 @@ pub struct Checkpointer {
 #[derive(Debug)]
 struct Shared {
     handle: LeaseHandle,
+    metrics: Metrics,
     marks: Mutex<Marks>,
 }
 
@@ -74,20 +77,30 @@ struct Marks {
     in_hand: Option<Position>,
     /// Up to where records were ever handed to the processor, acknowledged or not.
     handed: Option<Position>,
+    /// Since when something handed to the processor is not stored, or the checkpoint last moved after that.
+    unstored_since: Option<Instant>,
 }
 
 impl Marks {
+    /// Notes that records up to `cover` are with the processor, or passed it.
+    fn reach(&mut self, cover: Option<Position>) {
+        self.handed = self.handed.max(cover);
+        if self.handed.is_some_and(|handed| Checkpoint::At(handed) > self.stored) {
+            self.unstored_since.get_or_insert_with(Instant::now);
+        }
+    }
+
     fn delivered(&self) -> Option<Position> {
         self.acknowledged.max(self.in_hand).max(self.stored.position())
     }
 }
 
 impl Checkpointer {
-    pub(crate) fn new(handle: LeaseHandle) -> Self {
+    pub(crate) fn new(handle: LeaseHandle, metrics: Metrics) -> Self {
         let stored = handle.acquired().checkpoint;
         let acknowledged = stored.position();
-        let marks = Marks { stored, acknowledged, in_hand: None, handed: acknowledged };
-        Self { shared: Arc::new(Shared { handle, marks: Mutex::new(marks) }) }
+        let marks = Marks { stored, acknowledged, in_hand: None, handed: acknowledged, unstored_since: None };
+        Self { shared: Arc::new(Shared { handle, metrics, marks: Mutex::new(marks) }) }
     }
 
     /// Stores everything delivered so far as processed: see [`Checkpointer::delivered`].
@@ -164,7 +177,7 @@ impl Checkpointer {
     pub(crate) fn hand(&self, cover: Option<Position>) {
         let mut marks = self.marks();
         marks.in_hand = cover;
-        marks.handed = marks.handed.max(cover);
+        marks.reach(cover);
         if planted(Plant::CheckpointAheadOfAck) {
             marks.acknowledged = marks.acknowledged.max(cover);
         }
@@ -175,7 +188,7 @@ impl Checkpointer {
         let mut marks = self.marks();
         marks.in_hand = None;
         marks.acknowledged = marks.acknowledged.max(cover);
-        marks.handed = marks.handed.max(cover);
+        marks.reach(cover);
     }
 
     /// Takes note that the batch in hand failed.
@@ -186,6 +199,11 @@ impl Checkpointer {
     /// Up to where everything is acknowledged.
     pub(crate) fn acknowledged(&self) -> Option<Position> {
         self.marks().acknowledged
+    }
+
+    /// Since when something delivered waits for a checkpoint, or the checkpoint last moved after that.
+    pub(crate) fn unstored_since(&self) -> Option<Instant> {
+        self.marks().unstored_since
     }
 
     /// Whether something acknowledged is not stored yet.
@@ -228,10 +246,23 @@ impl Checkpointer {
         if checkpoint <= self.stored() && !planted(Plant::CheckpointGoesBack) {
             return Ok(());
         }
-        self.shared.handle.checkpoint(CheckpointUpdate::Commit(checkpoint)).await?;
+        self.ask(CheckpointUpdate::Commit(checkpoint)).await?;
         let mut marks = self.marks();
         marks.stored = marks.stored.max(checkpoint);
+        let is_behind = marks.handed.is_some_and(|handed| Checkpoint::At(handed) > marks.stored);
+        marks.unstored_since = is_behind.then(Instant::now);
         Ok(())
+    }
+
+    async fn ask(&self, update: CheckpointUpdate) -> Result<(), CheckpointError> {
+        let begun = Instant::now();
+        let asked = self.shared.handle.checkpoint(update).await;
+        self.shared.metrics.record(&MetricEvent::Checkpointed {
+            shard: self.shared.handle.shard(),
+            took: begun.elapsed(),
+            ok: asked.is_ok(),
+        });
+        asked
     }
 
     async fn store_prepared(
@@ -243,7 +274,7 @@ impl Checkpointer {
         // At the stored position the state can still be news; below it the next checkpoint was made already.
         if Checkpoint::At(position) >= self.stored() {
             let pending = PendingCheckpoint { position, state };
-            self.shared.handle.checkpoint(CheckpointUpdate::Prepare(pending)).await?;
+            self.ask(CheckpointUpdate::Prepare(pending)).await?;
         }
         Ok(PreparedCheckpoint { checkpointer: self.clone(), position: Some(position) })
     }

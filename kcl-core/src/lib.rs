@@ -63,9 +63,8 @@
 //!
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
 //! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `config`: the `config`
-//! module, the configuration from files and the environment. `test-util`: the `testing` module, outside semver.
-//! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `ec2`: the notices of EC2
-//! and Auto Scaling for this instance. `test-util`: the `testing` module, outside semver.
+//! module, the configuration from files and the environment. `ec2`: the notices of EC2 and Auto Scaling for this instance.
+//! `cloudwatch`, `emf`, `metrics-facade`: adapters of [`metrics`]. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
 #[cfg(feature = "config")]
@@ -80,6 +79,7 @@ pub mod fleet;
 mod gate;
 pub mod lease;
 pub mod load;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 mod plant;

@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::timeout;
-use tracing::{Instrument as _, Span};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::error::BoxError;
+use crate::metrics::{MetricEvent, Metrics};
 use crate::processor::{
-    ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
+    Callback, ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
 };
 
 /// How a callback ended.
@@ -62,6 +63,30 @@ pub(super) async fn run(
         Ok(Err(payload)) => Outcome::Failed(Failure::from_panic(&*payload)),
         Err(_) => Outcome::Overran,
     }
+}
+
+/// The names of spans are fixed when the program is built.
+fn span_of(callback: Callback) -> Span {
+    match callback {
+        Callback::Initialize => info_span!("initialize"),
+        Callback::ProcessRecords => info_span!("process_records"),
+        Callback::ShardEnded => info_span!("shard_ended"),
+        Callback::ShutdownRequested => info_span!("shutdown_requested"),
+        Callback::LeaseLost => info_span!("lease_lost"),
+    }
+}
+
+/// The same, in the callback's span, and how long it took is told.
+pub(super) async fn timed(
+    metrics: &Metrics,
+    which: Callback,
+    limit: Duration,
+    callback: impl Future<Output = Result<(), BoxError>>,
+) -> Outcome {
+    let begun = Instant::now();
+    let outcome = run(span_of(which), limit, callback).await;
+    metrics.record(&MetricEvent::CallbackReturned { callback: which, took: begun.elapsed() });
+    outcome
 }
 
 /// Makes a processor.

@@ -16,7 +16,8 @@ use super::{Exit, LineageError, Order};
 use crate::checkpointer::CheckpointError;
 use crate::error::{BoxError, Chain};
 use crate::event::Event;
-use crate::lease::{EndShard, LossReason};
+use crate::lease::{EndShard, LossReason, ReleaseTo};
+use crate::metrics::MetricEvent;
 use crate::model::{Checkpoint, ChildShard};
 use crate::plant::{Plant, planted};
 use crate::processor::Callback;
@@ -73,11 +74,8 @@ impl Consumer {
         let limit = self.promise_callback();
         let Some(processor) = &mut self.processor else { return ControlFlow::Continue(()) };
         let checkpointer = &self.checkpointer;
-        match callback::run(info_span!("shard_ended"), limit, async {
-            processor.shard_ended(checkpointer).await
-        })
-        .await
-        {
+        let call = async { processor.shard_ended(checkpointer).await };
+        match callback::timed(&self.context.metrics, Callback::ShardEnded, limit, call).await {
             Outcome::Done => {
                 if planted(Plant::CallAfterLast) {
                     let _ = callback::run(info_span!("shutdown_requested"), limit, async {
@@ -189,6 +187,7 @@ impl Consumer {
 
     /// Gives the shard up: a batch in hand is not waited for, and not counted.
     pub(super) async fn drain(&mut self) -> Exit {
+        self.draining_since = Some(Instant::now());
         self.discard();
         let mut clean = !matches!(self.leaving, Some(Leaving::Stalled(_)));
         if let Some(Leaving::Stalled(reason)) = &self.leaving {
@@ -202,11 +201,8 @@ impl Consumer {
             let limit = self.promise_callback();
             let Some(processor) = &mut self.processor else { break };
             let checkpointer = &self.checkpointer;
-            match callback::run(info_span!("shutdown_requested"), limit, async {
-                processor.shutdown_requested(checkpointer).await
-            })
-            .await
-            {
+            let call = async { processor.shutdown_requested(checkpointer).await };
+            match callback::timed(&self.context.metrics, Callback::ShutdownRequested, limit, call).await {
                 Outcome::Done => break,
                 Outcome::Overran => return self.abandon(Callback::ShutdownRequested).await,
                 Outcome::Failed(failure) => {
@@ -230,9 +226,16 @@ impl Consumer {
     /// Releases the lease; the processor has been told, or cannot be.
     async fn release(&mut self, clean: bool) -> Exit {
         self.promise_patience();
-        let released = self.handle.release(self.final_checkpoint(), self.signals.successor()).await;
+        let to = self.signals.successor();
+        let is_handed_over = matches!(to, ReleaseTo::Worker(_));
+        let released = self.handle.release(self.final_checkpoint(), to).await;
         let clean = match released {
-            Ok(()) => clean,
+            Ok(()) => {
+                if is_handed_over && let Some(since) = self.draining_since {
+                    self.context.metrics.record(&MetricEvent::HandedOver { took: since.elapsed() });
+                }
+                clean
+            }
             Err(CheckpointError::LeaseLost) => return self.lose().await,
             Err(error) => {
                 self.step_failed(Chain(&error).to_string());
@@ -255,8 +258,8 @@ impl Consumer {
             && let limit = self.promise_callback()
             && let Some(processor) = &mut self.processor
         {
-            match callback::run(info_span!("lease_lost"), limit, async { processor.lease_lost().await }).await
-            {
+            let call = async { processor.lease_lost().await };
+            match callback::timed(&self.context.metrics, Callback::LeaseLost, limit, call).await {
                 Outcome::Done => {}
                 Outcome::Failed(failure) => {
                     self.callback_failed(Callback::LeaseLost, &failure.error);

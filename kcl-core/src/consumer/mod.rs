@@ -30,6 +30,7 @@ use crate::entropy::Entropy;
 use crate::error::BoxError;
 use crate::event::EventSender;
 use crate::lease::{Lease, LossReason, StoreError};
+use crate::metrics::Metrics;
 use crate::model::{Checkpoint, ChildShard, InitialPosition, ShardId, StreamIdentity};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
@@ -78,6 +79,9 @@ pub struct ShardReport {
     pub last_delivery: Option<Instant>,
     /// The stored checkpoint, as far as this worker knows.
     pub checkpoint: Checkpoint,
+    /// Since when records wait for a checkpoint: since one was last stored, or since the first of them was delivered if
+    /// that was later. None while everything delivered is stored.
+    pub unstored_since: Option<Instant>,
     /// How far the last answer was behind the tip of the shard, in milliseconds.
     pub millis_behind: Option<u64>,
     /// User records acknowledged under this lease.
@@ -101,6 +105,7 @@ impl ShardReport {
             last_fetch: None,
             last_delivery: None,
             checkpoint,
+            unstored_since: None,
             millis_behind: None,
             records: 0,
             bytes: 0,
@@ -191,6 +196,7 @@ pub(crate) struct ConsumerContext {
     pub(crate) clock: Arc<dyn Clock>,
     /// One for the worker, from [`Settings::worker_buffer_bytes`].
     pub(crate) budget: WorkerBudget,
+    pub(crate) metrics: Metrics,
 }
 
 impl ConsumerContext {

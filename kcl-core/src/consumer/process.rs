@@ -16,6 +16,7 @@ use super::run::{Consumer, after};
 use crate::checkpointer::{CheckpointError, CheckpointPolicy};
 use crate::error::{BoxError, Chain};
 use crate::event::Event;
+use crate::metrics::MetricEvent;
 use crate::model::{Checkpoint, Position, SequenceNumber};
 use crate::plant::{Plant, planted};
 use crate::processor::{Callback, OnError, ProcessorFailure, RecordBatch};
@@ -87,10 +88,9 @@ impl Consumer {
                 Err(failure) => return self.failed(Callback::Initialize, failure).await,
             },
         };
-        let shard = &self.shard;
-        match callback::run(info_span!("initialize"), limit, async { processor.initialize(shard).await })
-            .await
-        {
+        let (shard, metrics) = (&self.shard, &self.context.metrics);
+        let call = async { processor.initialize(shard).await };
+        match callback::timed(metrics, Callback::Initialize, limit, call).await {
             Outcome::Done => {
                 self.initialized = true;
                 self.recovered();
@@ -157,6 +157,11 @@ impl Consumer {
     fn tell(&self, out_of_range: u64, damaged: Vec<(Position, String)>, hole_before: Option<SequenceNumber>) {
         let shard = &self.shard.shard;
         let events = &self.context.events;
+        self.context.metrics.record(&MetricEvent::OpenedUp {
+            out_of_range,
+            damaged: damaged.len() as u64,
+            hole: hole_before.is_some(),
+        });
         if out_of_range > 0 {
             tracing::debug!(%shard, records = out_of_range, "dropped records of other shards");
             events.send(Event::RecordsOutOfRange { shard: shard.clone(), records: out_of_range });
@@ -183,7 +188,8 @@ impl Consumer {
         let (Some(processor), Some(pending)) = (&mut self.processor, &mut self.pending) else {
             return ControlFlow::Continue(());
         };
-        self.last_delivery = Some(Instant::now());
+        let begun = Instant::now();
+        self.last_delivery = Some(begun);
         self.checkpointer.hand(pending.cover);
         let (records, bytes) = (pending.batch.records.len() as u64, pending.bytes as u64);
         let (batch, checkpointer) = (pending.batch.clone(), &self.checkpointer);
@@ -191,6 +197,13 @@ impl Consumer {
         let outcome =
             callback::run(span, limit, async { processor.process_records(batch, checkpointer).await }).await;
         self.promise_patience();
+        self.context.metrics.record(&MetricEvent::Delivered {
+            shard: &self.shard.shard,
+            records,
+            bytes,
+            took: begun.elapsed(),
+            ok: matches!(outcome, Outcome::Done),
+        });
         match outcome {
             Outcome::Done => {
                 self.records += records;
@@ -258,6 +271,7 @@ impl Consumer {
             OnError::RetryAfter(delay) => delay,
             OnError::Retry | OnError::Skip => delay,
         };
+        self.context.metrics.record(&MetricEvent::CallbackRetried { callback });
         if is_batch && let Some(pending) = &mut self.pending {
             pending.batch.attempt = pending.batch.attempt.saturating_add(1);
         }
@@ -269,6 +283,7 @@ impl Consumer {
     pub(super) fn callback_failed(&mut self, callback: Callback, error: &BoxError) -> Duration {
         let text = Chain(&**error).to_string();
         let delay = self.step_failed(format!("{callback}: {text}"));
+        self.context.metrics.record(&MetricEvent::CallbackFailed { callback });
         self.context.events.send(Event::CallbackFailed {
             shard: self.shard.shard.clone(),
             callback,
@@ -301,6 +316,7 @@ impl Consumer {
         if let [first, .., last] | [first @ last] = batch.records() {
             let (first, last, records) = (first.position, last.position, batch.records.len());
             tracing::error!(shard = %self.shard.shard, %first, %last, records, "skipped a batch on request");
+            self.context.metrics.record(&MetricEvent::Skipped { records: records as u64 });
             self.context.events.send(Event::BatchSkipped {
                 shard: self.shard.shard.clone(),
                 first,

@@ -20,6 +20,7 @@ use super::delivery::Answer;
 use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::Lease;
+use crate::metrics::{MetricEvent, Stalled};
 use crate::model::{Checkpoint, SequenceNumber, ShardId};
 use crate::plant::{Plant, planted};
 use crate::retry::Backoff;
@@ -243,6 +244,7 @@ impl PrefetchReader {
                     reader = None;
                     silences += 1;
                     let silent_for = settings.stall_timeout.saturating_mul(silences);
+                    self.context.metrics.record(&MetricEvent::Stall(Stalled::Source));
                     self.context.events.send(Event::Stalled {
                         shard: self.shard.clone(),
                         stage: "Fetching".into(),
@@ -286,6 +288,9 @@ impl PrefetchReader {
     }
 
     fn note_answer(&self, behind: Option<Duration>, absorbed: Option<(u32, Arc<SourceError>)>) {
+        if let Some(behind) = behind {
+            self.context.metrics.record(&MetricEvent::Behind { shard: &self.shard, behind });
+        }
         let (failures, error) = match absorbed {
             Some((failures, error)) => (failures, Some(Chain(&*error).to_string())),
             None => (0, None),
@@ -315,6 +320,7 @@ impl PrefetchReader {
             return;
         }
         self.falls_back = reason.is_some();
+        self.context.metrics.record(&MetricEvent::Fallback { started: self.falls_back });
         let shard = self.shard.clone();
         self.context.events.send(match reason {
             Some(reason) => {

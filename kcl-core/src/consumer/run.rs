@@ -123,6 +123,8 @@ pub(super) struct Consumer {
     /// User records and payload bytes acknowledged.
     pub(super) records: u64,
     pub(super) bytes: u64,
+    /// Since when the shard is being given up.
+    pub(super) draining_since: Option<Instant>,
     parents_done: bool,
     signs_of_life: u64,
     report: watch::Sender<ShardReport>,
@@ -160,7 +162,7 @@ impl Consumer {
         let schedule = Schedule::new(context.checkpoint_policy, now, backoff_of(&context));
         Self {
             signals: Signals::new(handle.clone(), orders),
-            checkpointer: Checkpointer::new(handle.clone()),
+            checkpointer: Checkpointer::new(handle.clone(), context.metrics.clone()),
             feed,
             shard,
             processor: None,
@@ -179,6 +181,7 @@ impl Consumer {
             last_delivery: None,
             records: 0,
             bytes: 0,
+            draining_since: None,
             parents_done: false,
             signs_of_life: 0,
             report,
@@ -395,6 +398,7 @@ impl Consumer {
             report.last_fetch = vitals.answered;
             report.last_delivery = self.last_delivery;
             report.checkpoint = self.checkpointer.stored();
+            report.unstored_since = self.checkpointer.unstored_since();
             report.millis_behind =
                 vitals.behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
             (report.records, report.bytes) = (self.records, self.bytes);

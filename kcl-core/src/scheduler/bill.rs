@@ -96,15 +96,18 @@ impl Meter {
         Self { store, begun, first, minute: Arc::new(Mutex::new(minute)) }
     }
 
-    /// Ends the minute that is counted, if it is over. To be called every second or so.
-    pub(super) fn tick(&self) {
+    /// Ends the minute that is counted, if it is over, and returns what was counted in it. To be called every second
+    /// or so.
+    pub(super) fn tick(&self) -> Option<StoreUsage> {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
-        if minute.since.elapsed() >= MINUTE {
-            let usage = self.store.usage();
-            minute.last = Some(usage.since(&minute.from));
-            minute.from = usage;
-            minute.since = Instant::now();
+        if minute.since.elapsed() < MINUTE {
+            return None;
         }
+        let usage = self.store.usage();
+        minute.last = Some(usage.since(&minute.from));
+        minute.from = usage;
+        minute.since = Instant::now();
+        minute.last.clone()
     }
 
     pub(super) fn bill(&self) -> Bill {

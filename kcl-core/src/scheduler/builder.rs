@@ -7,6 +7,7 @@ use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::gate::Gate;
 use crate::lease::LeaseStore;
+use crate::metrics::MetricsSink;
 use crate::model::{InitialPosition, WorkerId};
 use crate::processor::{AlwaysRetry, ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
@@ -98,6 +99,7 @@ pub struct SchedulerBuilder {
     /// What is wrong with the configuration that was given, by its keys; none if none was given.
     #[cfg(feature = "config")]
     configured: Option<Vec<(String, String)>>,
+    pub(super) metrics: Vec<Arc<dyn MetricsSink>>,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -138,6 +140,7 @@ impl SchedulerBuilder {
             },
             #[cfg(feature = "config")]
             configured: None,
+            metrics: Vec::new(),
         }
     }
 
@@ -267,6 +270,13 @@ impl SchedulerBuilder {
     #[must_use]
     pub const fn lease_runtime(mut self, runtime: LeaseRuntime) -> Self {
         self.runtime = runtime;
+        self
+    }
+
+    /// Has metrics told to `sink`, too: see [`metrics`](crate::metrics). Default: nothing is measured.
+    #[must_use]
+    pub fn metrics(mut self, sink: impl MetricsSink) -> Self {
+        self.metrics.push(Arc::new(sink));
         self
     }
 

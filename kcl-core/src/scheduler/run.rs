@@ -14,7 +14,10 @@ use super::builder::{ForeignLeases, LeaseRuntime, SchedulerBuilder};
 use super::coordination::{Control, Way};
 use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
+use super::metered::MeteredStore;
 use super::report::{SchedulerPhase, ShutdownReport};
+use super::reporting::Reporting;
+use super::sampler::Sampler;
 use super::start::Started;
 use super::supervisor::{Pauses, Supervisor};
 use super::trouble::Trouble;
@@ -25,6 +28,7 @@ use crate::error::{BoxError, Chain, Error, ErrorKind};
 use crate::event::EventSender;
 use crate::gate::Gate;
 use crate::lease::LeaseStore;
+use crate::metrics::{MetricEvent, Metrics, Origin};
 use crate::model::{InitialPosition, ShardId, WorkerId};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
@@ -68,6 +72,7 @@ pub(super) struct Worker {
     pub(super) view: watch::Sender<SchedulerView>,
     pub(super) gate: Gate,
     pub(super) way: Way,
+    pub(super) metrics: Metrics,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -102,6 +107,9 @@ impl Scheduler {
             table: None,
             meter: None,
         });
+        let origin = Origin::new(builder.application.clone(), worker.clone());
+        let metrics = Metrics::new(origin, builder.metrics);
+        let store = MeteredStore::over(store, &metrics);
         let worker = Worker {
             application: builder.application,
             id: worker,
@@ -121,6 +129,7 @@ impl Scheduler {
             view,
             gate: builder.gate,
             way: builder.way,
+            metrics,
         };
         Self { worker, requests }
     }
@@ -184,6 +193,8 @@ impl Worker {
         let timeout = self.settings.start_timeout;
         let begun = Instant::now();
         let trouble = Trouble::default();
+        let reporting = Reporting::begin(&self.metrics);
+        self.source.attach_metrics(&self.metrics);
         let start = Box::pin(tokio::time::timeout(timeout, self.start(&stop, &trouble)));
         let mut pauses = Pauses::default();
         let mut pending = None;
@@ -207,21 +218,26 @@ impl Worker {
             }
             Some(Ok(Ok(started))) => started,
             Some(Ok(Err(error))) => {
+                self.metrics.record(&MetricEvent::Started { ok: false });
+                reporting.end_soon().await;
                 self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
                 return Err(error);
             }
             Some(Err(_)) => {
+                self.metrics.record(&MetricEvent::Started { ok: false });
+                reporting.end_soon().await;
                 self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
                 let context = format!("could not start within {timeout:?}: ");
                 return Err(trouble.take().unwrap_or_else(|| self.silent_start()).within(&context));
             }
         };
-        self.supervise(started, requests, pauses, signal, stop).await
+        self.metrics.record(&MetricEvent::Started { ok: true });
+        self.supervise((started, reporting), requests, pauses, signal, stop).await
     }
 
     async fn supervise(
         self,
-        started: Started,
+        (started, reporting): (Started, Reporting),
         mut requests: mpsc::Receiver<Request>,
         pauses: Pauses,
         mut signal: BoxFuture<'_, ()>,
@@ -255,6 +271,7 @@ impl Worker {
             entropy: self.entropy.fork(),
             clock: Arc::clone(&self.clock),
             budget: WorkerBudget::new(self.settings.worker_buffer_bytes),
+            metrics: self.metrics.clone(),
         });
         let meter = Meter::new(Arc::clone(&self.store));
         let active = pauses.active;
@@ -271,6 +288,7 @@ impl Worker {
             let _ = control.send(Control::Activate).await;
         }
         let mut listings = Listings::new(Arc::clone(&self.source), self.settings.shard_sync_interval);
+        let mut sampler = Sampler::new(self.metrics.clone(), &self.settings);
         let mut tick = tokio::time::interval(SUPERVISION_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut shutdown: Option<Shutdown> = None;
@@ -313,6 +331,7 @@ impl Worker {
                 outcome = &mut ended.ended => {
                     // Without its lease side this worker can prove nothing; better gone than silent.
                     let _ = supervisor.finish();
+                    reporting.end_soon().await;
                     self.view.send_modify(|view| view.phase = SchedulerPhase::Stopped);
                     return Err(match outcome {
                         Ok(Err(error)) => error,
@@ -351,7 +370,9 @@ impl Worker {
                 () = listing_wanted.notified(), if shutdown.is_none() => listings.want(),
                 Ok(()) = view.listing_wanted.changed(), if shutdown.is_none() => listings.want(),
                 _ = tick.tick() => {
-                    meter.tick();
+                    if let Some(minute) = meter.tick() {
+                        self.metrics.record(&MetricEvent::TableMinute(&minute));
+                    }
                     if view.table.borrow().leader {
                         listings.want_if_old();
                     }
@@ -360,6 +381,7 @@ impl Worker {
                         self.show(&supervisor);
                     }
                 }
+                () = sampler.due() => sampler.sample(&supervisor.running(), &view.table.borrow()),
             }
         }
 
@@ -367,7 +389,9 @@ impl Worker {
         stop.cancel();
         // The lease side stops at its next step; by then it has no call under way.
         let _ = tokio::time::timeout_at(shutdown.deadline, &mut ended.ended).await;
-        let report = ShutdownReport { shards: supervisor.finish(), took: shutdown.begun.elapsed() };
+        let shards = supervisor.finish();
+        reporting.end(shutdown.deadline).await;
+        let report = ShutdownReport { shards, took: shutdown.begun.elapsed() };
         info!(%report, "stopped");
         self.view.send_modify(|view| {
             view.phase = SchedulerPhase::Stopped;

@@ -66,6 +66,7 @@ impl Worker {
             trouble: trouble.clone(),
             stop: stop.clone(),
             way: self.way.clone(),
+            metrics: self.metrics.clone(),
         });
         let (start_answer, start_view) = oneshot::channel();
         let ended = self.drive(coordination, start_answer)?;

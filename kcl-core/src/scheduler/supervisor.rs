@@ -16,6 +16,7 @@ use crate::error::BoxError;
 use crate::event::Event;
 use crate::gate::{Gate, Part};
 use crate::lease::{LeaseHandle, Phase, ReleaseTo};
+use crate::metrics::{MetricEvent, Stalled};
 use crate::model::ShardId;
 use crate::plant::{Plant, planted};
 
@@ -243,6 +244,7 @@ impl Supervisor {
             }
             Err(reason) => {
                 warn!(%shard, %reason, "a consumer broke; it is started again from the stored checkpoint");
+                self.context.metrics.record(&MetricEvent::Stall(Stalled::Consumer));
                 self.context.events.send(Event::ConsumerRepaired { shard: shard.clone(), reason });
                 ShardOutcome::ReleasedUncleanly
             }

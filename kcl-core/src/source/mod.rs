@@ -24,6 +24,7 @@ pub(crate) use config::SUBSCRIPTIONS_PER_CONNECTION;
 pub use config::{FanOutTimeouts, PollingConfig};
 pub use error::{SourceError, SourceErrorKind};
 
+use crate::metrics::Metrics;
 use crate::model::{ChildShard, SequenceNumber, Shard, ShardId, SourceRecord, StreamIdentity};
 
 /// Where a reader begins.
@@ -92,6 +93,13 @@ pub trait StreamSource: Debug + Send + Sync + 'static {
 
     /// A name for logs and errors.
     fn name(&self) -> &str;
+
+    /// Is told before anything else to whom metrics go. Default: measures nothing of its own.
+    ///
+    /// A source that wraps another passes it on. If several schedulers share a source, the first counts.
+    fn attach_metrics(&self, metrics: &Metrics) {
+        let _ = metrics;
+    }
 }
 
 #[async_trait]
@@ -110,6 +118,10 @@ impl<S: StreamSource + ?Sized> StreamSource for Arc<S> {
 
     fn name(&self) -> &str {
         (**self).name()
+    }
+
+    fn attach_metrics(&self, metrics: &Metrics) {
+        (**self).attach_metrics(metrics);
     }
 }
 

@@ -349,6 +349,7 @@ impl World {
             entropy: Entropy::seeded(1),
             clock: Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH + seconds(1_000_000))),
             budget: self.budget.clone(),
+            metrics: crate::metrics::Metrics::none(),
         });
         let mut keeper = JoinSet::new();
         keeper.spawn(keep(

@@ -25,6 +25,7 @@ use super::verb::{Verb, Verdict};
 use super::{AttemptToken, Lease, LeaseHandle, LossReason, Phase, StoreError, Write};
 use crate::checkpointer::CheckpointError;
 use crate::entropy::Entropy;
+use crate::metrics::{LeaseWrite, MetricEvent, Metrics};
 use crate::model::{InitialPosition, ShardId, StreamIdentity, WorkerId};
 use crate::plant::{Plant, planted};
 use crate::retry::Backoff;
@@ -183,6 +184,7 @@ pub(crate) struct Keeper {
     changed: bool,
     /// Leases that are not held any more whose consumers have not ended yet.
     ending: BTreeMap<ShardId, Arc<Liveness>>,
+    metrics: Metrics,
 }
 
 impl Keeper {
@@ -205,7 +207,26 @@ impl Keeper {
             outcomes: Vec::new(),
             changed: false,
             ending: BTreeMap::new(),
+            metrics: Metrics::none(),
         }
+    }
+
+    /// Has the answers of writes told.
+    pub(crate) fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Tells of an answered write.
+    fn tell(&self, goal: &Goal, took: Duration, ok: bool) {
+        let write = match goal {
+            Goal::Acquire => LeaseWrite::Acquire,
+            Goal::CreateChild => LeaseWrite::CreateChild,
+            Goal::Renew => LeaseWrite::Renew,
+            // Told by those who asked for them.
+            Goal::Checkpoint(_) | Goal::Release { .. } | Goal::End(_) => return,
+        };
+        self.metrics.record(&MetricEvent::LeaseWritten { write, took, ok });
     }
 
     /// The rows of the leases held, as last confirmed.
@@ -442,7 +463,12 @@ impl Keeper {
         self.in_flight -= 1;
         operation.in_flight = None;
         match result {
-            Err(error) => self.failed(shard, error, sent, now),
+            Err(error) => {
+                if let Some(operation) = self.slots.get(shard).and_then(|slot| slot.operation.as_ref()) {
+                    self.tell(&operation.goal, now - sent, false);
+                }
+                self.failed(shard, error, sent, now);
+            }
             Ok(write) => {
                 let repeated = operation.unanswered;
                 let verdict = match &operation.call {
@@ -454,6 +480,7 @@ impl Keeper {
                 let first = operation.first_sent.unwrap_or(sent);
                 slot.backoff.reset();
                 let Some(operation) = slot.operation.take() else { return };
+                self.tell(&operation.goal, now - sent, matches!(verdict, Verdict::InForce(_)));
                 match verdict {
                     Verdict::InForce(row) => {
                         let written_after = if repeated { first } else { sent };

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::lease::keeper::{Acquisition, Attempt, Call, Outcome};
 use crate::lease::verb::Verb;
 use crate::lease::{Command, Consistency, LossReason, StoreErrorKind, Write};
+use crate::metrics::{LeaseMove, MetricEvent};
 
 impl Coordination {
     pub(super) fn send_due(&mut self, now: Instant) {
@@ -143,6 +144,11 @@ impl Coordination {
             match outcome {
                 Outcome::Acquired { shard, how, reason } => {
                     info!(%shard, %reason, "lease acquired");
+                    self.metrics.record(&MetricEvent::Moved(match how {
+                        Acquisition::Adopt => LeaseMove::Adopted,
+                        Acquisition::Take => LeaseMove::Taken,
+                        Acquisition::Steal => LeaseMove::Stolen,
+                    }));
                     match &mut self.fleet {
                         Some(fleet) if how != Acquisition::Adopt => fleet.moved(),
                         Some(_) => {}
@@ -159,6 +165,9 @@ impl Coordination {
                     self.events.send(Event::LeaseAcquired { shard, reason });
                 }
                 Outcome::GivenUp(row) => {
+                    if row.owner.is_some() {
+                        self.metrics.record(&MetricEvent::Gave);
+                    }
                     match (&mut self.fleet, &row.owner) {
                         (Some(fleet), Some(to)) => fleet.gave(row.shard.clone(), to.clone(), now),
                         (Some(fleet), None) => fleet.moved(),
@@ -185,6 +194,7 @@ impl Coordination {
                     self.want_listing();
                 }
                 Outcome::Lost { shard, reason } => {
+                    self.metrics.record(&MetricEvent::Lost(&reason));
                     if let Some(fleet) = &mut self.fleet {
                         fleet.lost(&shard, reason == LossReason::Stalled, now);
                     }

@@ -37,6 +37,7 @@ use crate::lease::{
     MemberProof, Prepared, Proof, StoreError, StoreErrorKind, Write,
 };
 use crate::load::LoadSource;
+use crate::metrics::Metrics;
 use crate::model::{InitialPosition, Shard, ShardId, StreamIdentity, WorkerId};
 use crate::plan::PlacementStrategy;
 use crate::retry::Backoff;
@@ -109,6 +110,7 @@ pub(crate) struct CoordinationConfig {
     pub(super) trouble: Trouble,
     pub(crate) stop: CancellationToken,
     pub(crate) way: Way,
+    pub(crate) metrics: Metrics,
 }
 
 /// How workers coordinate, with what that needs.
@@ -191,6 +193,7 @@ pub(crate) struct Coordination {
     clock: Arc<dyn Clock>,
     entropy: Entropy,
     events: EventSender,
+    metrics: Metrics,
     trouble: Trouble,
     stop: CancellationToken,
 
@@ -264,6 +267,7 @@ impl Coordination {
             trouble,
             stop,
             way,
+            metrics,
         } = config;
         let (command_sender, commands) = mpsc::channel(1024);
         let (control_sender, controls) = mpsc::channel(16);
@@ -287,7 +291,8 @@ impl Coordination {
                 None => Proof::Lease,
             },
         };
-        let keeper = Keeper::new(me.clone(), keeper_settings, entropy.fork(), command_sender.clone());
+        let keeper = Keeper::new(me.clone(), keeper_settings, entropy.fork(), command_sender.clone())
+            .with_metrics(metrics.clone());
         let now = Instant::now();
         let scan_backoff =
             Backoff::new(Duration::from_millis(100), settings.lease_scan_interval, entropy.fork());
@@ -316,6 +321,7 @@ impl Coordination {
             clock,
             entropy,
             events,
+            metrics,
             trouble,
             stop,
             keeper,

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::lease::keeper::Acquisition;
 use crate::lease::verb::Verb;
 use crate::lease::{AttemptToken, Expectation, Lease, LeaseTable, OwnerExpectation, StoreError, Write};
+use crate::metrics::{MetricEvent, PlanFigures};
 use crate::model::{Shard, ShardId};
 use crate::plan::{self, Action, BalanceInput, BalanceLimits, CleanupInput, LeaseView, SyncInput};
 
@@ -119,6 +120,9 @@ impl Coordination {
                 request_timeout: duration * 3,
             },
         });
+        if self.metrics.is_on() {
+            self.metrics.record(&MetricEvent::Planned(self.figures(&views, &held, decisions.len())));
+        }
         self.next_plan = next_plan;
         if !decisions.is_empty() && !self.may_take_beside_fleets(now) {
             return;
@@ -136,6 +140,24 @@ impl Coordination {
                 }
             };
             self.keeper.acquire(row, how, decision.reason.to_string(), now);
+        }
+    }
+
+    fn figures(&self, views: &[LeaseView<'_>], held: &BTreeSet<ShardId>, to_take: usize) -> PlanFigures {
+        let unfinished = || views.iter().filter(|view| !view.lease.is_ended());
+        let is_free = |view: &&LeaseView<'_>| view.lease.owner.is_none() || view.expired;
+        let owners = unfinished().filter(|view| !is_free(view)).filter_map(|view| view.lease.owner.as_ref());
+        let workers: BTreeSet<_> = owners.chain([&self.me]).collect();
+        let leases = unfinished().count();
+        let share = leases.div_ceil(workers.len());
+        let mine = unfinished().filter(|view| held.contains(&view.lease.shard)).count();
+        PlanFigures {
+            leases,
+            free: unfinished().filter(is_free).count(),
+            workers: workers.len(),
+            needed: share.min(self.settings.max_leases).saturating_sub(mine),
+            spillover: share.saturating_sub(self.settings.max_leases),
+            to_take,
         }
     }
 
@@ -219,6 +241,7 @@ impl Coordination {
 
     /// Compares the stream's shards with the leases: creates what is missing, deletes what is done with.
     pub(super) fn sync(&mut self, shards: &[Shard], answer: Option<oneshot::Sender<Result<(), StoreError>>>) {
+        let begun = Instant::now();
         let leases = self.rows();
         let plan = plan::plan_sync(&SyncInput {
             shards,
@@ -246,6 +269,7 @@ impl Coordination {
             self.clean_up(shards, &leases);
         }
         if create.is_empty() {
+            self.metrics.record(&MetricEvent::Synced { took: begun.elapsed(), created: 0, ok: true });
             if let Some(answer) = answer {
                 let _ = answer.send(Ok(()));
             }
@@ -261,7 +285,7 @@ impl Coordination {
             self.sync_later = Some((Instant::now() + HOUSEKEEPER_GRACE, Arc::new(shards.to_vec())));
         }
         self.side_busy.extend(create.iter().map(|lease| lease.shard.clone()));
-        let store = Arc::clone(&self.store);
+        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
         let attempted: Vec<ShardId> = create.iter().map(|lease| lease.shard.clone()).collect();
         self.side_calls.push(Box::pin(async move {
             let mut batch = Batch { attempted, written: Vec::new(), error: None, answer };
@@ -290,6 +314,11 @@ impl Coordination {
                     break;
                 }
             }
+            metrics.record(&MetricEvent::Synced {
+                took: begun.elapsed(),
+                created: batch.written.len() as u64,
+                ok: batch.error.is_none(),
+            });
             SideDone::Created(batch)
         }));
     }

@@ -11,6 +11,7 @@ use super::{Coordination, Scan, TableView, in_time};
 use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::{Consistency, Lease, LeasePage, LeaseTable, PageToken, StoreError};
+use crate::metrics::MetricEvent;
 use crate::model::ShardId;
 use crate::plan;
 
@@ -57,10 +58,13 @@ impl Coordination {
         let store = Arc::clone(&self.store);
         let consistency = self.scan.as_ref().map_or(Consistency::Eventual, |scan| scan.consistency);
         let timeout = self.settings.lease_duration / 2;
-        self.page =
-            Some(Box::pin(
-                async move { in_time(&*store, "list", timeout, store.list(token, consistency)).await },
-            ));
+        let metrics = self.metrics.clone();
+        self.page = Some(Box::pin(async move {
+            let begun = Instant::now();
+            let page = in_time(&*store, "list", timeout, store.list(token, consistency)).await;
+            metrics.record(&MetricEvent::Listed { took: begun.elapsed(), ok: page.is_ok() });
+            page
+        }));
     }
 
     /// The table, with the rows of held leases as last confirmed.

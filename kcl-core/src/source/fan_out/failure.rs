@@ -65,6 +65,20 @@ pub(super) struct Reaction {
 }
 
 impl Class {
+    /// For metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "in_use",
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+            Self::Silent => "silent",
+            Self::Missing | Self::Gone => "missing",
+            Self::Denied => "denied",
+            Self::Argument | Self::Invalid => "invalid",
+        }
+    }
+
     /// The table. It holds whenever the failure comes: while opening, before the first event, between events.
     pub(super) const fn reaction(self) -> Reaction {
         const RETRY: Reaction = Reaction {

@@ -10,6 +10,7 @@ use super::course::{Course, Verdict};
 use super::failure::{Class, Failure, Then};
 use super::slot::Slot;
 use super::{FanOutTimeouts, Signal, Subscriber, Turns};
+use crate::metrics::{MetricEvent, Metrics};
 use crate::model::ShardId;
 use crate::plant::{Plant, planted};
 use crate::source::{SourceError, SourceErrorKind};
@@ -34,15 +35,30 @@ pub(super) struct Pump {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) buffer: Arc<Buffer>,
     pub(super) slot: Slot,
+    pub(super) metrics: Metrics,
 }
 
 /// How a subscription came to its end.
 enum Close {
     /// So did the shard.
     ShardEnd,
-    /// In order, or because there is no room.
+    /// The service or this reader ended it in order.
     Orderly,
+    /// There is no room for what it brings.
+    NoRoom,
     Failed(Failure),
+}
+
+impl Close {
+    /// For metrics.
+    const fn cause(&self) -> &'static str {
+        match self {
+            Self::ShardEnd => "shard_end",
+            Self::Orderly => "in_order",
+            Self::NoRoom => "buffer_full",
+            Self::Failed(failure) => failure.class.name(),
+        }
+    }
 }
 
 impl Pump {
@@ -58,9 +74,16 @@ impl Pump {
                 Ok(()) => self.drain().await,
                 Err(failure) => Close::Failed(failure),
             };
+            self.metrics.record(&MetricEvent::SubscriptionEnded { cause: outcome.cause() });
+            if let Close::Failed(failure) = &outcome
+                && failure.class == Class::Throttled
+                && failure.error.operation() == OPERATION
+            {
+                self.metrics.record(&MetricEvent::CallFailed { call: OPERATION, throttled: true });
+            }
             match outcome {
                 Close::ShardEnd => return self.slot.close(),
-                Close::Orderly => {
+                Close::Orderly | Close::NoRoom => {
                     is_silent = false;
                     self.slot.close();
                 }
@@ -96,7 +119,7 @@ impl Pump {
                 {
                     self.course.accepted(event.continuation);
                 }
-                return Close::Orderly;
+                return Close::NoRoom;
             }
             let next = async {
                 // Time counts from here on: what the processor took is not the service's silence.

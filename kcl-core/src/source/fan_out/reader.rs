@@ -14,6 +14,7 @@ use super::pump::Pump;
 use super::slot::Slot;
 use super::{FanOutTimeouts, Subscriber, Turns};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::model::ShardId;
 use crate::source::{ShardReader, SourceBatch, SourceEnd, SourceError, SourceErrorKind, StartFrom};
 use crate::time::Clock;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) timeouts: FanOutTimeouts,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
 }
 
 impl FanOutReader {
@@ -67,6 +69,7 @@ impl FanOutReader {
             clock: Arc::clone(&shared.clock),
             buffer: Arc::clone(&buffer),
             slot: slot.clone(),
+            metrics: shared.metrics.clone(),
         };
         Self { buffer, slot, pump: Some(pump), task: JoinSet::new(), resource, end: None }
     }

@@ -25,6 +25,7 @@ pub use super::FanOutTimeouts;
 pub use super::PollingConfig;
 use super::{ShardReader, SourceError, StartFrom, StreamSource};
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::model::{Shard, ShardId, StreamIdentity};
 use crate::time::{Clock, SystemClock};
 #[cfg(feature = "fan-out-without-tls")]
@@ -206,5 +207,9 @@ impl StreamSource for KinesisStream {
 
     fn name(&self) -> &str {
         self.service.name()
+    }
+
+    fn attach_metrics(&self, metrics: &Metrics) {
+        self.service.attach_metrics(metrics);
     }
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 #[cfg(feature = "fan-out-without-tls")]
 use aws_sdk_kinesis::config::SharedHttpClient;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::time::Instant;
 
 use super::classify::{Class, Failure, Setup, classify};
 use super::client::{Readiness, adopt};
 use super::convert;
+use crate::metrics::{FetchCall, MetricEvent, Metrics};
 use crate::model::{Shard, ShardId, StreamIdentity};
 use crate::source::name::StreamName;
 use crate::source::{SourceError, SourceErrorKind, StartFrom};
@@ -32,6 +36,7 @@ pub(super) struct Service {
     text: String,
     stream: Result<StreamName, String>,
     resolved: OnceLock<String>,
+    metrics: OnceLock<Metrics>,
 }
 
 impl Service {
@@ -44,6 +49,7 @@ impl Service {
             stream: StreamName::parse(&name_or_arn),
             text: name_or_arn,
             resolved: OnceLock::new(),
+            metrics: OnceLock::new(),
         }
     }
 
@@ -76,6 +82,38 @@ impl Service {
     pub(super) fn setup(&self) -> Setup {
         let has_region = self.client.config().region().is_some();
         Setup { has_signed: self.readiness.has_signed(), has_region }
+    }
+
+    pub(super) fn attach_metrics(&self, metrics: &Metrics) {
+        self.metrics.get_or_init(|| metrics.clone());
+    }
+
+    /// To whom metrics go.
+    pub(super) fn metrics(&self) -> &Metrics {
+        const NONE: &Metrics = &Metrics::none();
+        self.metrics.get().unwrap_or(NONE)
+    }
+
+    fn fetched(&self, shard: &ShardId, call: FetchCall, begun: Instant, ok: bool) {
+        self.metrics().record(&MetricEvent::Fetched { shard, call, took: begun.elapsed(), ok });
+    }
+
+    /// What a failed call means. It is counted here.
+    pub(super) fn classify<E>(
+        &self,
+        error: SdkError<E, HttpResponse>,
+        operation: &'static str,
+        resource: &str,
+    ) -> Failure
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let failure = classify(error, operation, resource, self.setup());
+        self.metrics().record(&match failure.class {
+            Class::ExpiredIterator => MetricEvent::IteratorExpired,
+            class => MetricEvent::CallFailed { call: operation, throttled: class == Class::Throttled },
+        });
+        failure
     }
 
     pub(super) fn resource(&self) -> String {
@@ -122,7 +160,7 @@ impl Service {
             .send();
         let answer = Box::pin(call)
             .await
-            .map_err(|error| classify(error, OPERATION, &self.resource(), self.setup()))
+            .map_err(|error| self.classify(error, OPERATION, &self.resource()))
             // The request holds nothing but what the user gave.
             .map_err(|failure| failure.error.or_misconfigured())?;
         let invalid = |problem: &str| Failure::invalid(OPERATION, &self.resource(), problem).error;
@@ -160,7 +198,7 @@ impl Service {
         loop {
             let answer = Box::pin(call.send())
                 .await
-                .map_err(|error| classify(error, OPERATION, &self.resource(), self.setup()))?;
+                .map_err(|error| self.classify(error, OPERATION, &self.resource()))?;
             for shard in answer.shards.unwrap_or_default() {
                 let shard = convert::shard(shard);
                 shards.push(shard.map_err(|problem| Failure::invalid(OPERATION, &self.resource(), problem))?);
@@ -194,9 +232,10 @@ impl Service {
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .starting_sequence_number(number.to_string()),
         };
-        let answer = Box::pin(call.send())
-            .await
-            .map_err(|error| classify(error, OPERATION, &self.shard_resource(shard), self.setup()))?;
+        let begun = Instant::now();
+        let answer = Box::pin(call.send()).await;
+        self.fetched(shard, FetchCall::GetShardIterator, begun, answer.is_ok());
+        let answer = answer.map_err(|error| self.classify(error, OPERATION, &self.shard_resource(shard)))?;
         answer.shard_iterator.ok_or_else(|| {
             Failure::invalid(OPERATION, &self.shard_resource(shard), "the answer has no iterator")
         })
@@ -214,9 +253,10 @@ impl Service {
         // The API has no place for the name here; the iterator stands for the stream.
         let call =
             self.client.get_records().set_stream_arn(target.arn).shard_iterator(iterator).limit(limit).send();
-        Box::pin(call)
-            .await
-            .map_err(|error| classify(error, OPERATION, &self.shard_resource(shard), self.setup()))
+        let begun = Instant::now();
+        let answer = Box::pin(call).await;
+        self.fetched(shard, FetchCall::GetRecords, begun, answer.is_ok());
+        answer.map_err(|error| self.classify(error, OPERATION, &self.shard_resource(shard)))
     }
 }
 

@@ -35,6 +35,7 @@ impl FanOut {
             pool: Arc::new(Pool::new(crate::source::BUFFER_BYTES)),
             timeouts: FanOutTimeouts::default(),
             clock: Arc::new(ModelClock(SharedClock::clone(stream.kinesis.clock()))),
+            metrics: crate::metrics::Metrics::none(),
         };
         Self { consumer, shared }
     }

@@ -38,6 +38,7 @@ use crate::lease::{
     Consistency, FleetChange, FleetWrite, Lease, LossReason, MemberProof, ProvisionedUnits, Readings,
     StoreError,
 };
+use crate::metrics::MetricEvent;
 use crate::model::{ShardId, WorkerId};
 use crate::plant::{Plant, planted};
 use crate::retry::Backoff;
@@ -484,6 +485,10 @@ impl Coordination {
             // An attempt of an earlier life.
             return;
         }
+        self.metrics.record(&MetricEvent::Heartbeat {
+            took: now.saturating_duration_since(sent.monotonic),
+            ok: matches!(result, Ok(FleetWrite::Applied(_))),
+        });
         match result {
             Ok(FleetWrite::Applied(view)) => {
                 let was_proven = fleet.proof.holds();

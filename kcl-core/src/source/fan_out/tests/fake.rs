@@ -124,6 +124,7 @@ impl Service {
             pool: Arc::new(Pool::new(crate::source::BUFFER_BYTES)),
             timeouts,
             clock: Arc::new(TokioClock::new(SystemTime::UNIX_EPOCH + EPOCH)),
+            metrics: crate::metrics::Metrics::none(),
         };
         let subscriber = Arc::new(self.clone());
         FanOutReader::new(

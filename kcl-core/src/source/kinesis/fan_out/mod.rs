@@ -131,6 +131,7 @@ impl FanOut {
             pool: Arc::new(Pool::new(config.buffer_bytes)),
             timeouts: config.timeouts.clone(),
             clock: Arc::clone(clock),
+            metrics: service.metrics().clone(),
         };
         let (consumer, open) = (config.consumer.clone(), config.timeouts.open);
         let per_connection = config.subscriptions_per_connection;

@@ -11,7 +11,7 @@ use super::FanOutConsumer;
 use crate::entropy::Entropy;
 use crate::retry::Backoff;
 use crate::source::fan_out::{Class, Failure};
-use crate::source::kinesis::classify::{self, classify};
+use crate::source::kinesis::classify;
 use crate::source::kinesis::service::Service;
 use crate::source::{SourceError, SourceErrorKind};
 
@@ -176,7 +176,7 @@ impl Registration {
             .send();
         let answer = Box::pin(call)
             .await
-            .map_err(|error| classify(error, OPERATION, &self.resource(), self.service.setup()))?;
+            .map_err(|error| self.service.classify(error, OPERATION, &self.resource()))?;
         let described = answer.consumer_description.ok_or_else(|| {
             classify::Failure::invalid(OPERATION, &self.resource(), "the answer has no description")
         })?;
@@ -188,9 +188,7 @@ impl Registration {
             self.service.client().register_stream_consumer().stream_arn(stream).consumer_name(name).send();
         match Box::pin(call).await {
             Ok(_) => Ok(()),
-            Err(error) => {
-                Err(classify(error, "RegisterStreamConsumer", &self.resource(), self.service.setup()))
-            }
+            Err(error) => Err(self.service.classify(error, "RegisterStreamConsumer", &self.resource())),
         }
     }
 
@@ -256,7 +254,7 @@ impl Registration {
         match Box::pin(call).await {
             Ok(_) => Ok(()),
             Err(error) => {
-                let failure = classify(error, OPERATION, &self.resource(), self.service.setup());
+                let failure = self.service.classify(error, OPERATION, &self.resource());
                 if failure.class == classify::Class::NotFound { Ok(()) } else { Err(failure.error) }
             }
         }
