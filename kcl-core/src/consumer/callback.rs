@@ -6,8 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
+use super::{CallbackReport, ShardReport};
 use crate::error::BoxError;
 use crate::processor::{
     ErrorPolicy, OnError, ProcessorFailure, RecordProcessor, RecordProcessorFactory, ShardContext,
@@ -47,10 +49,34 @@ impl Failure {
     }
 }
 
-/// Runs a callback for at most `limit`.
+/// Shows that a callback runs, until dropped.
+#[derive(Debug)]
+pub(super) struct Shown<'a>(&'a watch::Sender<ShardReport>);
+
+impl<'a> Shown<'a> {
+    fn new(report: &'a watch::Sender<ShardReport>, name: &'static str) -> Self {
+        let shown = CallbackReport { name, since: Instant::now() };
+        report.send_modify(|report| report.callback = Some(shown));
+        Self(report)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|report| report.callback = None);
+    }
+}
+
+/// Runs the callback of this name for at most `limit`, and shows it in the report meanwhile.
 ///
 /// A callback that blocks its thread beyond `limit` and then returns has returned: what it did is done.
-pub(super) async fn run(limit: Duration, callback: impl Future<Output = Result<(), BoxError>>) -> Outcome {
+pub(super) async fn run(
+    report: &watch::Sender<ShardReport>,
+    name: &'static str,
+    limit: Duration,
+    callback: impl Future<Output = Result<(), BoxError>>,
+) -> Outcome {
+    let _shown = Shown::new(report, name);
     match timeout(limit, AssertUnwindSafe(callback).catch_unwind()).await {
         Ok(Ok(Ok(()))) => Outcome::Done,
         Ok(Ok(Err(error))) => Outcome::Failed(Failure { error, panicked: false }),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::callback::{self, Outcome};
 use super::run::{Consumer, after};
-use super::{Exit, LineageError, Order};
+use super::{Exit, LineageError, Order, Stage};
 use crate::checkpointer::CheckpointError;
 use crate::error::{BoxError, Chain};
 use crate::event::Event;
@@ -72,11 +72,15 @@ impl Consumer {
         let limit = self.promise_callback();
         let Some(processor) = &mut self.processor else { return ControlFlow::Continue(()) };
         let checkpointer = &self.checkpointer;
-        match callback::run(limit, async { processor.shard_ended(checkpointer).await }).await {
+        match callback::run(&self.report, "shard_ended", limit, async {
+            processor.shard_ended(checkpointer).await
+        })
+        .await
+        {
             Outcome::Done => {
                 if planted(Plant::CallAfterLast) {
-                    let _ = callback::run(limit, async { processor.shutdown_requested(checkpointer).await })
-                        .await;
+                    let call = async { processor.shutdown_requested(checkpointer).await };
+                    let _ = callback::run(&self.report, "shutdown_requested", limit, call).await;
                 }
                 ControlFlow::Break(self.store_end(children).await)
             }
@@ -168,6 +172,7 @@ impl Consumer {
                 Err(error) => error,
             };
             let delay = self.step_failed(Chain(&error).to_string());
+            self.show(Stage::Ending);
             self.order = self.signals.order();
             if self.order == Order::Drain {
                 return self.release(false).await;
@@ -195,7 +200,8 @@ impl Consumer {
             let limit = self.promise_callback();
             let Some(processor) = &mut self.processor else { break };
             let checkpointer = &self.checkpointer;
-            match callback::run(limit, async { processor.shutdown_requested(checkpointer).await }).await {
+            let call = async { processor.shutdown_requested(checkpointer).await };
+            match callback::run(&self.report, "shutdown_requested", limit, call).await {
                 Outcome::Done => break,
                 Outcome::Overran => return self.abandon(Callback::ShutdownRequested).await,
                 Outcome::Failed(failure) => {
@@ -205,6 +211,7 @@ impl Consumer {
                         break;
                     }
                     self.promise_patience();
+                    self.show(Stage::Draining);
                     select! {
                         biased;
                         () = self.signals.lost() => {}
@@ -244,7 +251,8 @@ impl Consumer {
             && let limit = self.promise_callback()
             && let Some(processor) = &mut self.processor
         {
-            match callback::run(limit, async { processor.lease_lost().await }).await {
+            let call = async { processor.lease_lost().await };
+            match callback::run(&self.report, "lease_lost", limit, call).await {
                 Outcome::Done => {}
                 Outcome::Failed(failure) => {
                     self.callback_failed(Callback::LeaseLost, &failure.error);

@@ -11,6 +11,7 @@ use super::budget::Reservation;
 use super::callback::{self, Failure, Outcome};
 use super::leave::{Ending, Leaving};
 use super::reader::Input;
+use super::report::BatchEnds;
 use super::run::{Consumer, after};
 use crate::checkpointer::{CheckpointError, CheckpointPolicy};
 use crate::error::{BoxError, Chain};
@@ -28,6 +29,14 @@ pub(super) struct Pending {
     cover: Option<Position>,
     /// Held until the batch is acknowledged.
     _budget: Vec<Reservation>,
+}
+
+impl Pending {
+    /// The first and the last record; none of a tick.
+    pub(super) fn ends(&self) -> Option<BatchEnds> {
+        let records = &self.batch.records;
+        Some((records.first()?.position, records.last()?.position))
+    }
 }
 
 /// When the library stores what is acknowledged.
@@ -87,7 +96,9 @@ impl Consumer {
             },
         };
         let shard = &self.shard;
-        match callback::run(limit, async { processor.initialize(shard).await }).await {
+        match callback::run(&self.report, "initialize", limit, async { processor.initialize(shard).await })
+            .await
+        {
             Outcome::Done => {
                 self.initialized = true;
                 self.recovered();
@@ -177,12 +188,14 @@ impl Consumer {
         let (Some(processor), Some(pending)) = (&mut self.processor, &mut self.pending) else {
             return ControlFlow::Continue(());
         };
-        self.last_delivery = Some(Instant::now());
+        let now = Instant::now();
+        self.last_delivery = Some(now);
+        self.report.send_modify(|report| (report.batch, report.last_delivery) = (pending.ends(), Some(now)));
         self.checkpointer.hand(pending.cover);
         let (records, bytes) = (pending.batch.records.len() as u64, pending.bytes as u64);
         let (batch, checkpointer) = (pending.batch.clone(), &self.checkpointer);
-        let outcome =
-            callback::run(limit, async { processor.process_records(batch, checkpointer).await }).await;
+        let call = async { processor.process_records(batch, checkpointer).await };
+        let outcome = callback::run(&self.report, "process_records", limit, call).await;
         self.promise_patience();
         match outcome {
             Outcome::Done => {
@@ -217,10 +230,7 @@ impl Consumer {
         let Failure { error, panicked } = failure;
         let delay = self.callback_failed(callback, &error);
         let is_batch = callback == Callback::ProcessRecords;
-        let ends = self.pending.as_ref().filter(|_| is_batch).and_then(|pending| {
-            let records = &pending.batch.records;
-            Some((records.first()?.position, records.last()?.position))
-        });
+        let ends = self.pending.as_ref().filter(|_| is_batch).and_then(Pending::ends);
         let decision = callback::decide(
             &*self.context.error_policy,
             &ProcessorFailure {
@@ -276,7 +286,8 @@ impl Consumer {
         let limit = self.promise_callback();
         let Some(pending) = &self.pending else { return false };
         let (batch, policy) = (&pending.batch, &self.context.error_policy);
-        let taken = callback::run(limit, async { policy.dead_letter(batch, error).await }).await;
+        let call = async { policy.dead_letter(batch, error).await };
+        let taken = callback::run(&self.report, "dead_letter", limit, call).await;
         self.promise_patience();
         match taken {
             Outcome::Done => {}

@@ -93,6 +93,8 @@ pub struct SchedulerBuilder {
     pub(super) entropy: Entropy,
     pub(super) gate: Gate,
     pub(super) way: Way,
+    #[cfg(feature = "http")]
+    pub(super) endpoint: Option<crate::http::Endpoint>,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -131,6 +133,8 @@ impl SchedulerBuilder {
                 placement: PlacementStrategy::default(),
                 load: None,
             },
+            #[cfg(feature = "http")]
+            endpoint: None,
         }
     }
 
@@ -259,6 +263,14 @@ impl SchedulerBuilder {
         self
     }
 
+    /// An HTTP endpoint for probes, scrapers and people. Default: none.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: crate::http::Endpoint) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
     /// The gate that holds this worker's tasks when told to. Default: one nobody switches. Needs
     /// [`LeaseRuntime::Shared`] to hold the lease side, too.
     #[cfg(any(test, feature = "test-util"))]
@@ -280,6 +292,8 @@ impl SchedulerBuilder {
         if let Some(worker) = &self.worker {
             problems.extend(worker_id_problem(worker));
         }
+        #[cfg(feature = "http")]
+        problems.extend(self.endpoint.as_ref().and_then(crate::http::Endpoint::problem));
         if let CheckpointPolicy::Every(interval) = self.checkpoint_policy
             && interval.is_zero()
         {
