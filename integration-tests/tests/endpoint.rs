@@ -11,9 +11,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use kcl_core::testing::{Action, MemoryStream, Recorder, Rule};
-use kcl_core::{
-    Callback, Endpoint, Event, Health, ProblemKind, Scheduler, SchedulerHandle, SchedulerPhase,
-};
+use kcl_core::{Callback, Endpoint, Event, Health, ProblemKind, Scheduler, SchedulerHandle, SchedulerPhase};
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_local::kinesis::{Kinesis, NewRecord};
 use serde_json::Value;
@@ -144,7 +142,9 @@ async fn neither_errors_nor_records_reach_the_page_as_markup_or_at_all() {
     let record = NewRecord::new("SECRET-KEY", "SECRET-DATA <script>alert(1)</script>");
     worker.kinesis.put_record(STREAM, record).unwrap();
     let failing = |handle: &SchedulerHandle| match handle.health() {
-        Health::Degraded(problems) => problems.iter().any(|p| p.kind == ProblemKind::CallbackFailing).then_some(()),
+        Health::Degraded(problems) => {
+            problems.iter().any(|p| p.kind == ProblemKind::CallbackFailing).then_some(())
+        }
         _ => None,
     };
     worker.until("a failing callback", failing).await;
@@ -166,7 +166,9 @@ async fn a_port_that_is_taken_is_told_once_stops_nobody_and_is_taken_when_it_is_
     let worker = start(Endpoint::at(address));
     let mut events = worker.handle.events();
     let shown = |handle: &SchedulerHandle| match handle.health() {
-        Health::Degraded(problems) => problems.into_iter().find(|problem| problem.kind == ProblemKind::Endpoint),
+        Health::Degraded(problems) => {
+            problems.into_iter().find(|problem| problem.kind == ProblemKind::Endpoint)
+        }
         _ => None,
     };
     let problem = worker.until("a problem", shown).await;
@@ -244,7 +246,8 @@ async fn while_shards_drain_it_lives_and_is_not_ready_and_then_it_is_gone() {
     let handle = worker.handle.clone();
     let mut stopping = JoinSet::new();
     stopping.spawn(async move { handle.shutdown(SECOND * 20).await });
-    let stops = |handle: &SchedulerHandle| (handle.snapshot().phase == SchedulerPhase::Stopping).then_some(());
+    let stops =
+        |handle: &SchedulerHandle| (handle.snapshot().phase == SchedulerPhase::Stopping).then_some(());
     worker.until("stopping", stops).await;
     assert_eq!(get(address, "/health/live").await.status(), 200);
     let ready = get(address, "/health/ready").await;

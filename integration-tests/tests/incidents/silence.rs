@@ -14,7 +14,8 @@ use kcl_core::testing::{
     Action, Fault, FaultRule, MemoryStream, Part, Recorder, Rule, StoreOperation, StreamCall, World,
 };
 use kcl_core::{
-    Callback, Event, Health, ProblemKind, RecordProcessorFactory, SchedulerBuilder, Settings, ShardContext, ShardId,
+    Callback, Event, Health, ProblemKind, RecordProcessorFactory, SchedulerBuilder, Settings, ShardContext,
+    ShardId,
 };
 use kcl_lease_memory::MemoryLeaseStore;
 use tokio::time::sleep;

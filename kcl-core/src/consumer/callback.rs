@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::report::note;
 use super::{CallbackReport, ShardReport};
 use crate::error::BoxError;
 use crate::processor::{
@@ -56,14 +57,14 @@ pub(super) struct Shown<'a>(&'a watch::Sender<ShardReport>);
 impl<'a> Shown<'a> {
     fn new(report: &'a watch::Sender<ShardReport>, name: &'static str) -> Self {
         let shown = CallbackReport { name, since: Instant::now() };
-        report.send_modify(|report| report.callback = Some(shown));
+        note(report, |report| report.callback = Some(shown));
         Self(report)
     }
 }
 
 impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|report| report.callback = None);
+        note(self.0, |report| report.callback = None);
     }
 }
 

@@ -11,7 +11,7 @@ use super::budget::Reservation;
 use super::callback::{self, Failure, Outcome};
 use super::leave::{Ending, Leaving};
 use super::reader::Input;
-use super::report::BatchEnds;
+use super::report::{BatchEnds, note};
 use super::run::{Consumer, after};
 use crate::checkpointer::{CheckpointError, CheckpointPolicy};
 use crate::error::{BoxError, Chain};
@@ -190,7 +190,7 @@ impl Consumer {
         };
         let now = Instant::now();
         self.last_delivery = Some(now);
-        self.report.send_modify(|report| (report.batch, report.last_delivery) = (pending.ends(), Some(now)));
+        note(&self.report, |report| (report.batch, report.last_delivery) = (pending.ends(), Some(now)));
         self.checkpointer.hand(pending.cover);
         let (records, bytes) = (pending.batch.records.len() as u64, pending.bytes as u64);
         let (batch, checkpointer) = (pending.batch.clone(), &self.checkpointer);

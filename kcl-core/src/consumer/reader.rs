@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::ShardBudget;
 use super::delivery::Answer;
-use super::report::millis;
+use super::report::{millis, note};
 use super::{Budget, ConsumerContext, ReaderActivity, ShardReport};
 use crate::error::Chain;
 use crate::event::Event;
@@ -263,7 +263,7 @@ impl PrefetchReader {
                         slot.send(Input::GiveUp(message));
                         return;
                     }
-                    self.report.send_modify(|report| report.reader.error = Some(message.clone()));
+                    note(&self.report, |report| report.reader.error = Some(message.clone()));
                     self.vitals.send_modify(|vitals| vitals.error = Some(message));
                 }
             }
@@ -296,7 +296,7 @@ impl PrefetchReader {
 
     /// Shows what the reader does, if it is news.
     fn does(&self, activity: ReaderActivity) {
-        self.report.send_if_modified(|report| report.reader.does(activity, Instant::now()));
+        note(&self.report, |report| report.reader.does(activity, Instant::now()));
     }
 
     fn note_answer(&self, batch: &SourceBatch, absorbed: Option<(u32, Arc<SourceError>)>) {
@@ -304,7 +304,7 @@ impl PrefetchReader {
             Some((failures, error)) => (failures, Some(Chain(&*error).to_string()), Some(error.kind())),
             None => (0, None, None),
         };
-        self.report.send_modify(|report| {
+        note(&self.report, |report| {
             let now = Instant::now();
             (report.last_fetch, report.millis_behind) = (Some(now), batch.behind.map(millis));
             report.reader.fails(failures, error.clone().zip(kind), now);
@@ -336,7 +336,7 @@ impl PrefetchReader {
         self.falls_back = reason.is_some();
         let shard = self.shard.clone();
         let shown = reason.as_ref().map(|reason| Chain(&**reason).to_string());
-        self.report.send_modify(|report| report.reader.fallback = shown);
+        note(&self.report, |report| report.reader.fallback = shown);
         self.context.events.send(match reason {
             Some(reason) => {
                 let error = Chain(&*reason).to_string();
@@ -354,7 +354,7 @@ impl PrefetchReader {
         let text = Chain(error).to_string();
         tracing::warn!(shard = %self.shard, failures, error = text, "reading fails");
         self.report_failing(failures, text.clone());
-        self.report.send_modify(|report| {
+        note(&self.report, |report| {
             report.reader.fails(failures, Some((text.clone(), error.kind())), Instant::now());
         });
         self.vitals.send_modify(|vitals| {

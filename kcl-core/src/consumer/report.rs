@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::ShardReport;
 use crate::model::Position;
 use crate::source::SourceErrorKind;
 
@@ -101,13 +103,11 @@ impl ReaderReport {
         }
     }
 
-    /// Notes what the reader does now; returns whether that is news.
-    pub(super) fn does(&mut self, activity: ReaderActivity, now: Instant) -> bool {
-        let changes = self.activity != activity;
-        if changes {
+    /// Notes what the reader does now.
+    pub(super) fn does(&mut self, activity: ReaderActivity, now: Instant) {
+        if self.activity != activity {
             (self.activity, self.since) = (activity, now);
         }
-        changes
     }
 
     /// Notes failures in a row, of which the latest is this one; none with 0.
@@ -129,6 +129,14 @@ impl ReaderReport {
             _ => Some((behind, now)),
         };
     }
+}
+
+/// Changes a report without waking anybody: whoever looks at it sees the change, and nobody waits for it.
+pub(super) fn note(report: &watch::Sender<ShardReport>, change: impl FnOnce(&mut ShardReport)) {
+    report.send_if_modified(|report| {
+        change(report);
+        false
+    });
 }
 
 /// Whole milliseconds.

@@ -67,6 +67,7 @@ pub(super) struct ShardDocument {
 pub(super) struct LeaseCounts {
     pub(super) total: usize,
     pub(super) held_here: usize,
+    pub(super) held_by_others: usize,
     pub(super) free: usize,
     pub(super) ended: usize,
     pub(super) unreadable: usize,
@@ -247,10 +248,14 @@ impl ShardDocument {
 
 impl LeaseCounts {
     fn of(snapshot: &Snapshot) -> Self {
+        let me = snapshot.owner_id();
         let unfinished = || snapshot.leases.values().filter(|lease| !lease.is_ended());
         Self {
             total: snapshot.leases.len(),
-            held_here: snapshot.shards.len(),
+            held_here: unfinished().filter(|lease| lease.owner.as_ref() == Some(me)).count(),
+            held_by_others: unfinished()
+                .filter(|lease| lease.owner.as_ref().is_some_and(|o| o != me))
+                .count(),
             free: unfinished().filter(|lease| lease.owner.is_none()).count(),
             ended: snapshot.leases.len() - unfinished().count(),
             unreadable: snapshot.unreadable.len(),

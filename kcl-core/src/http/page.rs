@@ -93,7 +93,8 @@ fn write_page(page: &mut String, document: &Document, all: bool) -> fmt::Result 
     )?;
     write_problems(page, document)?;
     write_shards(page, &document.shards)?;
-    write_leases(page, &document.leases, all)?;
+    // A fleet says itself what each member holds.
+    write_leases(page, &document.leases, document.fleet.is_none(), all)?;
     if let Some(others) = &document.other_leases {
         write_others(page, others)?;
     }
@@ -154,9 +155,9 @@ fn write_shards(page: &mut String, shards: &[ShardDocument]) -> fmt::Result {
             shard.activity,
             Text(&shard.stage),
             Text(&shard.reason),
-            length(shard.lag_millis),
+            lag(shard),
             Text(&shard.checkpoint),
-            age_of_checkpoint(shard),
+            checkpoint(shard),
             shard.records,
             bytes(shard.buffered_bytes as u64),
         )?;
@@ -164,23 +165,33 @@ fn write_shards(page: &mut String, shards: &[ShardDocument]) -> fmt::Result {
     page.write_str("</tbody>\n</table>\n")
 }
 
-fn age_of_checkpoint(shard: &ShardDocument) -> String {
-    if shard.uncheckpointed || !shard.checkpoint.starts_with(|letter: char| letter.is_ascii_digit()) {
-        let what = if shard.uncheckpointed { " ago" } else { " ago, no records" };
-        return format!("{}{what}", millis(shard.checkpoint_age_millis));
+/// The sentinel if nothing is processed, else how long ago the checkpoint moved, if something is not in it.
+fn checkpoint(shard: &ShardDocument) -> String {
+    if shard.uncheckpointed {
+        format!("{} ago", millis(shard.checkpoint_age_millis))
+    } else if shard.checkpoint.starts_with(|letter: char| letter.is_ascii_digit()) {
+        "up to date".to_owned()
+    } else {
+        shard.checkpoint.clone()
     }
-    "up to date".to_owned()
 }
 
-fn write_leases(page: &mut String, leases: &LeaseCounts, all: bool) -> fmt::Result {
+/// The lag, or a dash if the source did not say.
+fn lag(shard: &ShardDocument) -> String {
+    match shard.lag_millis {
+        Some(0) => "none".to_owned(),
+        other => length(other),
+    }
+}
+
+fn write_leases(page: &mut String, leases: &LeaseCounts, shows_owners: bool, all: bool) -> fmt::Result {
     page.write_str("<h2>Leases of the application</h2>\n<dl class=\"leases\">\n")?;
     let mut box_of = |name: &dyn Display, count: &dyn Display| {
         writeln!(page, "<div><dt>{}</dt><dd>{}</dd></div>", Text(name), Text(count))
     };
     box_of(&"all", &leases.total)?;
-    for (owner, count) in &leases.by_owner {
-        box_of(&format_args!("held by {owner}"), count)?;
-    }
+    box_of(&"held by this worker", &leases.held_here)?;
+    box_of(&"held by others", &leases.held_by_others)?;
     box_of(&"free", &leases.free)?;
     box_of(&"ended", &leases.ended)?;
     if leases.unreadable > 0 {
@@ -188,9 +199,26 @@ fn write_leases(page: &mut String, leases: &LeaseCounts, all: bool) -> fmt::Resu
     }
     box_of(&"table listed", &format_args!("{} ago", length(leases.listed_millis_ago)))?;
     page.write_str("</dl>\n")?;
+    if shows_owners {
+        write_owners(page, leases)?;
+    }
     let (link, text) =
         if all { ("/status", "only this worker's shards") } else { ("/status?all=1", "every lease") };
     writeln!(page, "<p><a href=\"{link}\">{text}</a></p>")
+}
+
+fn write_owners(page: &mut String, leases: &LeaseCounts) -> fmt::Result {
+    page.write_str(
+        "<table class=\"narrow\">\n<thead><tr><th>owner</th><th class=\"number\">leases</th></tr></thead>\n<tbody>\n",
+    )?;
+    for (owner, count) in &leases.by_owner {
+        writeln!(
+            page,
+            "<tr><td class=\"id\">{}</td><td class=\"number\" data-label=\"leases\">{count}</td></tr>",
+            Text(owner)
+        )?;
+    }
+    page.write_str("</tbody>\n</table>\n")
 }
 
 fn write_others(page: &mut String, others: &[super::document::LeaseDocument]) -> fmt::Result {
@@ -244,7 +272,7 @@ fn write_fleet(page: &mut String, members: &[MemberDocument]) -> fmt::Result {
 
 fn write_bill(page: &mut String, bill: &BillDocument) -> fmt::Result {
     page.write_str(
-        "<h2>Lease table, per minute</h2>\n<table class=\"bill\">\n<thead><tr><th>operation</th>\
+        "<h2>Lease table, per minute</h2>\n<table class=\"bill narrow\">\n<thead><tr><th>operation</th>\
          <th class=\"number\">requests</th><th class=\"number\">read units</th>\
          <th class=\"number\">write units</th></tr></thead>\n<tbody>\n",
     )?;

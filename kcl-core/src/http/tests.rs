@@ -169,7 +169,16 @@ async fn the_shape_of_the_status_as_json_is_kept() {
     );
     assert_eq!(
         keys(&status["leases"]),
-        ["by_owner", "ended", "free", "held_here", "listed_millis_ago", "total", "unreadable"]
+        [
+            "by_owner",
+            "ended",
+            "free",
+            "held_by_others",
+            "held_here",
+            "listed_millis_ago",
+            "total",
+            "unreadable"
+        ]
     );
     assert_eq!(status["leases"]["by_owner"]["other"], 1);
     assert_eq!((&status["leases"]["total"], &status["leases"]["ended"]), (&3.into(), &1.into()));
@@ -181,7 +190,7 @@ async fn the_shape_of_the_status_as_json_is_kept() {
 async fn leases_of_others_are_counted_and_listed_only_on_request() {
     let page = get("/status", &snapshot());
     assert_eq!(page.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
-    assert!(page.body().contains("shard-a") && page.body().contains("held by other"));
+    assert!(page.body().contains("shard-a") && page.body().contains("<td class=\"id\">other</td>"));
     assert!(!page.body().contains("shard-b"));
     let all = get("/status?all=1", &snapshot());
     assert!(all.body().contains("shard-b</td><td>is leased by other"), "{}", all.body());

@@ -14,6 +14,9 @@ const SLOW_CALLBACK: u32 = 4;
 /// A source is silent after this part of the stall time-out. Readers of quiet shards answer every few seconds.
 const SILENT_SOURCE: u32 = 2;
 
+/// How long nothing must have come for a shard to be idle.
+const QUIET: Duration = Duration::from_secs(5);
+
 pub(super) fn explain(to: &mut Explanation, snapshot: &Snapshot, held: &ShardSnapshot, settings: &Settings) {
     let report = &held.report;
     to.fallback.clone_from(&report.reader.fallback);
@@ -125,14 +128,13 @@ fn fetching(snapshot: &Snapshot, report: &ShardReport, settings: &Settings) -> V
         let (least, growing_for) = (Duration::from_millis(least), for_long(at));
         return fails(Cause::LagGrows { behind, least, growing_for }, ProblemKind::LagGrows);
     }
-    match reader.quiet_since {
-        Some(since) => {
-            // What came last may have been delivered after the first quiet answer.
-            let since = report.last_delivery.map_or(since, |delivery| delivery.max(since));
-            (Cause::Idle { quiet_for: for_long(since) }, Activity::Idle, None)
-        }
+    // What came last may have been delivered after the first quiet answer.
+    let quiet_since = reader.quiet_since.map(|since| report.last_delivery.unwrap_or(since).max(since));
+    match quiet_since.map(for_long) {
+        // A pause between two records is no lack of traffic.
+        Some(quiet_for) if quiet_for >= QUIET => (Cause::Idle { quiet_for }, Activity::Idle, None),
         None if reader.activity == ReaderActivity::Off => waits(Cause::Starting),
-        None => (Cause::Reading { behind: behind(report) }, Activity::Delivering, None),
+        _ => (Cause::Reading { behind: behind(report) }, Activity::Delivering, None),
     }
 }
 

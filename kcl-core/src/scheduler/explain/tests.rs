@@ -212,6 +212,13 @@ const HELD: &[Case] = &[
         None,
     ),
     (
+        "a pause between two records",
+        |s| s.held.reader.quiet_since = Some(s.ago(4)),
+        "is being processed",
+        Activity::Delivering,
+        None,
+    ),
+    (
         "traffic",
         |s| s.held.millis_behind = Some(90_000),
         "is being processed, 1 min 30 s behind the tip",
