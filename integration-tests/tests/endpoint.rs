@@ -79,18 +79,12 @@ async fn ask(address: SocketAddr, method: Method, path: &str) -> Response<String
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let request = Request::builder().method(method).uri(path).header("host", "localhost");
     let request = request.body(Empty::<Bytes>::new()).unwrap();
-    let exchange = async {
+    let exchange = async move {
         let (head, body) = sender.send_request(request).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Response::from_parts(head, String::from_utf8(body.to_vec()).unwrap())
     };
-    let both = async {
-        tokio::select! {
-            biased;
-            response = exchange => response,
-            ended = connection => panic!("the connection ended before the answer: {ended:?}"),
-        }
-    };
+    let both = async { tokio::join!(exchange, connection).0 };
     timeout(PATIENCE, both).await.expect("an answer")
 }
 

@@ -113,7 +113,7 @@ async fn a_lag_that_grows_while_nothing_comes_is_no_idle_shard() {
 
 #[tokio::test(start_paused = true)]
 async fn children_wait_for_their_parent_and_say_for_which_and_who_holds_it() {
-    let mut fleet = Fleet::new(4, 1);
+    let fleet = Fleet::new(4, 1);
     let recorder = Recorder::new();
     recorder.add(Rule::on(Callback::ProcessRecords, Action::Fail).shard(FIRST));
     let (builder, _) = fleet.builder("alpha");
@@ -130,12 +130,12 @@ async fn children_wait_for_their_parent_and_say_for_which_and_who_holds_it() {
         )
     );
     recorder.clear_rules();
-    // The parent ends at alpha; beta holds a child of a parent that is stuck again.
     sleep(SECOND * 40).await;
     let parent = explain(&run.handle, FIRST);
     assert!(matches!(&parent.cause, Cause::Ended { children } if children.len() == 2), "{parent}");
     let children = [OTHER, "shardId-000000000002"];
-    recorder.add(Rule::on(Callback::ProcessRecords, Action::Fail).shard(children[0]));
+    // Nearly all keys go to the second child.
+    recorder.add(Rule::on(Callback::ProcessRecords, Action::Fail).shard(children[1]));
     fleet.put(&KEYS);
     sleep(SECOND * 5).await;
     fleet.kinesis.merge_shards(STREAM, children[0], children[1]).unwrap();
@@ -143,7 +143,7 @@ async fn children_wait_for_their_parent_and_say_for_which_and_who_holds_it() {
     let merged = explain(&run.handle, "shardId-000000000003");
     let Cause::WaitingForParents { parents, failing: None } = &merged.cause else { panic!("{merged:?}") };
     let [waits] = &parents[..] else { panic!("{parents:?}") };
-    assert_eq!((waits.shard.as_str(), waits.owner.as_ref().unwrap().as_str()), (children[0], "alpha"));
+    assert_eq!((waits.shard.as_str(), waits.owner.as_ref().unwrap().as_str()), (children[1], "alpha"));
     assert_eq!(merged.activity, Activity::Waiting);
     assert_eq!(kinds(&run.handle), [ProblemKind::CallbackFailing], "who waits is not to blame");
 }
@@ -212,7 +212,19 @@ async fn a_shard_that_waits_for_the_buffer_of_its_worker_says_so() {
     sleep(SECOND * 30).await;
     let first = explain(&run.handle, FIRST);
     assert!(matches!(first.cause, Cause::InCallback { .. }), "{first}");
-    assert!(first.held_up_by.is_some(), "{first}");
+    assert_eq!(first.held_up_by, Some(Budget::Worker), "{first}");
+    // The other shard gets what it needs, if a little late.
+    let mut waits = 0;
+    for _ in 0..40 {
+        sleep(SECOND / 10).await;
+        let other = run.handle.explain(&OTHER.into());
+        if matches!(other.cause, Cause::BackPressured { budget: Budget::Worker, .. }) {
+            assert_eq!((other.activity, other.problem), (Activity::Waiting, None));
+            waits += 1;
+        }
+    }
+    assert!(waits > 0);
+    assert_eq!(run.handle.health(), Health::Ready);
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,8 +243,8 @@ async fn a_pause_a_throttle_and_a_fence_are_told_apart() {
     assert_eq!(Health::notes(&handle.snapshot()), [Note::Paused { shards: 1 }]);
     handle.resume(Some(FIRST.into())).await;
 
-    fleet.stream.fail_shard(StreamCall::Read, &OTHER.into(), SourceErrorKind::Throttled, 8);
-    fleet.run_for(SECOND * 3).await;
+    fleet.stream.fail_shard(StreamCall::Read, &OTHER.into(), SourceErrorKind::Throttled, 200);
+    fleet.run_for(SECOND * 20).await;
     let throttled = explain(&handle, OTHER);
     let Cause::Throttled(failing) = &throttled.cause else { panic!("{throttled:?}") };
     assert!(failing.failures >= 3, "{failing:?}");
@@ -252,6 +264,7 @@ async fn a_pause_a_throttle_and_a_fence_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_of_another_worker_is_leased_by_it_since_this_worker_saw_that() {
     let mut fleet = Fleet::new(9, 2);
+    fleet.settings.max_leases = 1;
     fleet.start("alpha");
     fleet.run_for(SECOND * 10).await;
     fleet.start("beta");
@@ -264,18 +277,12 @@ async fn a_shard_of_another_worker_is_leased_by_it_since_this_worker_saw_that() 
     assert!(worker.as_str() == "alpha" && *seen_for >= SECOND * 30, "{seen}");
     assert_eq!(seen.activity, Activity::NotHeld);
     fleet.kill("alpha");
-    fleet.run_for(SECOND * 11).await;
-    let mut told = explain(&beta, of_alpha.as_str());
-    for _ in 0..40 {
-        if matches!(told.cause, Cause::Expired { .. }) {
-            break;
-        }
-        fleet.run_for(SECOND / 10).await;
-        told = explain(&beta, of_alpha.as_str());
-    }
-    assert!(matches!(&told.cause, Cause::Expired { worker, .. } if worker.as_str() == "alpha"), "{told}");
-    fleet.run_for(SECOND * 10).await;
-    assert!(beta.snapshot().shards.contains_key(&of_alpha));
+    fleet.run_for(SECOND * 30).await;
+    let dead = explain(&beta, of_alpha.as_str());
+    let Cause::Expired { worker, expired_for, outlook: TakeOutlook::Full(1) } = &dead.cause else {
+        panic!("{dead:?}")
+    };
+    assert!(worker.as_str() == "alpha" && *expired_for > SECOND * 10, "{dead}");
     assert!(matches!(explain(&beta, "shardId-9").cause, Cause::Unknown { listed_ago: Some(_) }));
 }
 
