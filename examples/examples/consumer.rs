@@ -14,6 +14,9 @@
 //!
 //! takes everything from a file (docs/configuration.md); variables `KCL_…` go over it, and the options over both.
 //!
+//! `--http 127.0.0.1:8080` serves `/status`, a page about this worker, and `/health/live` and `/health/ready` for probes; an
+//! address that other machines can reach is taken at your word: there is no authentication.
+//!
 //! Region and credentials come from the environment and the usual files, unless the configuration names a region;
 //! `AWS_ENDPOINT_URL` and its kin lead elsewhere, for example to `cargo run -p kcl-local --example serve`. Ctrl-C and
 //! SIGTERM drain: what was processed is checkpointed, leases are released, a summary is printed. What keeps it from
@@ -22,12 +25,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use async_trait::async_trait;
 use kcl_core::config::{Configuration, ConfigurationError, ConfigurationLoader};
 use kcl_core::source::kinesis::KinesisStream;
-use kcl_core::{BoxError, Checkpointer, RecordBatch, RecordProcessor, ShardContext};
+use kcl_core::{BoxError, Checkpointer, Endpoint, RecordBatch, RecordProcessor, ShardContext};
 use kcl_lease_dynamo::DynamoLeaseStore;
 
 struct Print;
@@ -53,7 +57,7 @@ async fn main() -> ExitCode {
     let Some(arguments) = Arguments::parse(std::env::args().skip(1)) else {
         eprintln!(
             "usage: consumer [--config FILE] [--stream NAME_OR_ARN] [--application NAME] \
-             [--retrieval polling|fan-out]\nstream and application must be in the file, the environment or the options"
+             [--retrieval polling|fan-out] [--http ADDRESS]\nstream and application must be in the file, the environment or the options"
         );
         return ExitCode::from(2);
     };
@@ -72,14 +76,18 @@ async fn main() -> ExitCode {
 }
 
 async fn consume(arguments: Arguments) -> Result<(), kcl_core::Error> {
+    let http = arguments.http;
     let configuration = arguments.load()?;
     let (kinesis, dynamodb) = clients(&configuration).await;
-    let scheduler = configuration
+    let mut builder = configuration
         .scheduler()
         .stream(KinesisStream::configured(kinesis, &configuration)?)
         .lease_store(DynamoLeaseStore::configured(dynamodb, &configuration))
-        .processor(|_: &ShardContext| Print)
-        .build()?;
+        .processor(|_: &ShardContext| Print);
+    if let Some(address) = http {
+        builder = builder.endpoint(Endpoint::at(address).beyond_this_machine());
+    }
+    let scheduler = builder.build()?;
     println!("worker {} starts; Ctrl-C ends it", scheduler.handle().worker());
     let report = scheduler.run_until(asked_to_stop()).await?;
     println!("{report}");
@@ -132,6 +140,7 @@ async fn asked_to_stop() {
 struct Arguments {
     files: Vec<String>,
     values: Vec<(&'static str, String)>,
+    http: Option<SocketAddr>,
 }
 
 impl Arguments {
@@ -141,6 +150,10 @@ impl Arguments {
             let key = match argument.as_str() {
                 "--config" => {
                     parsed.files.push(arguments.next()?);
+                    continue;
+                }
+                "--http" => {
+                    parsed.http = Some(arguments.next()?.parse().ok()?);
                     continue;
                 }
                 "--stream" => "stream",

@@ -251,7 +251,7 @@ async fn a_table_provisioned_with_less_than_its_workers_need_is_told() {
             Some(Health::Degraded(problems)) => {
                 !alone
                     && problems.iter().any(|problem| {
-                        problem.contains("1 read and 9 write units a second, its workers need 2 and 2")
+                        problem.text.contains("1 read and 9 write units a second, its workers need 2 and 2")
                     })
             }
             _ => false,
@@ -528,7 +528,7 @@ async fn a_row_that_cannot_be_read_is_reported_and_left_alone_while_the_rest_goe
         assert!(reports[0].1.contains(name), "{reports:?}");
         assert!(handle.snapshot().unreadable[FIRST].contains(name));
         match handle.health() {
-            Health::Degraded(problems) => assert!(problems[0].contains(FIRST), "{problems:?}"),
+            Health::Degraded(problems) => assert!(problems[0].text.contains(FIRST), "{problems:?}"),
             other => panic!("{other:?}"),
         }
 

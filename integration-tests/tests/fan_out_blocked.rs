@@ -68,7 +68,7 @@ async fn two_hundred_and_fifty_six_blocked_shards_cost_no_task_no_memory_and_no_
     }
     assert_eq!(book.delivered(), SHARDS * first as usize, "nobody delivers");
     let after = worker.handle.snapshot().leases;
-    let owners = |leases: &std::collections::BTreeMap<kcl_core::ShardId, kcl_core::lease::Lease>| {
+    let owners = |leases: &kcl_core::lease::LeaseTable| {
         leases.values().map(|lease| (lease.shard.clone(), lease.owner.clone())).collect::<Vec<_>>()
     };
     assert_eq!(owners(&leases), owners(&after), "no lease is lost");

@@ -45,7 +45,7 @@ fn start(builder: SchedulerBuilder) -> (SchedulerHandle, Task) {
 
 fn degraded(handle: &SchedulerHandle) -> String {
     match handle.health() {
-        Health::Degraded(problems) => problems.join("; "),
+        Health::Degraded(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         other => panic!("{other:?}"),
     }
 }

@@ -1,5 +1,6 @@
 //! What a scheduler reports while it runs.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -136,6 +137,19 @@ pub enum Event {
     ForeignOwner {
         /// The owner.
         owner: WorkerId,
+    },
+    /// The HTTP endpoint cannot listen; the scheduler goes on, and it keeps trying. Sent once, and again if the error
+    /// becomes another one.
+    EndpointFailing {
+        /// The address it was told to listen on.
+        address: SocketAddr,
+        /// Why.
+        error: String,
+    },
+    /// The HTTP endpoint listens.
+    EndpointListening {
+        /// Where.
+        address: SocketAddr,
     },
     /// A consumer task panicked, or showed no sign of life and was dropped; it is started again if the lease is held.
     ConsumerRepaired {

@@ -64,7 +64,8 @@
 //! `kinesis` (default): the Kinesis source over the AWS SDK; without it no AWS crate is built. `fan-out`: enhanced
 //! fan-out, with HTTP/2 and the TLS of the SDK; `fan-out-without-tls`: the same without TLS. `config`: the `config`
 //! module, the configuration from files and the environment. `ec2`: the notices of EC2 and Auto Scaling for this instance.
-//! `cloudwatch`, `emf`, `metrics-facade`: adapters of [`metrics`]. `test-util`: the `testing` module, outside semver.
+//! `cloudwatch`, `emf`, `metrics-facade`: adapters of [`metrics`]. `http`: an endpoint for probes, scrapers and people,
+//! `Endpoint`. `test-util`: the `testing` module, outside semver.
 
 mod checkpointer;
 #[cfg(feature = "config")]
@@ -77,6 +78,8 @@ mod error;
 mod event;
 pub mod fleet;
 mod gate;
+#[cfg(feature = "http")]
+mod http;
 pub mod lease;
 pub mod load;
 pub mod metrics;
@@ -93,19 +96,22 @@ pub mod testing;
 mod time;
 
 pub use checkpointer::{CheckpointError, CheckpointPolicy, Checkpointer, PreparedCheckpoint};
-pub use consumer::{ShardReport, Stage};
+pub use consumer::{Budget, CallbackReport, ReaderActivity, ReaderReport, RetryReport, ShardReport, Stage};
 pub use entropy::Entropy;
 pub use error::{BoxError, Error, ErrorKind};
 pub use event::Event;
+#[cfg(feature = "http")]
+pub use http::Endpoint;
 pub use model::{InitialPosition, Position, Record, SequenceNumber, ShardId, WorkerId};
 pub use processor::{
     AlwaysRetry, Callback, ErrorPolicy, OnError, ProcessorFailure, RecordBatch, RecordProcessor,
     RecordProcessorFactory, ShardContext,
 };
 pub use scheduler::{
-    Bill, Coordination, FleetSnapshot, ForeignLeases, Health, LeaseRuntime, MemberSnapshot, PerMinute,
-    Scheduler, SchedulerBuilder, SchedulerHandle, SchedulerPhase, ShardOutcome, ShardSnapshot,
-    ShutdownReport, Snapshot, StartMode, Takeover,
+    Activity, Bill, Cause, Coordination, EndpointSnapshot, Explanation, Failing, FleetSnapshot,
+    ForeignLeases, Health, LeaseRuntime, ListingFailure, MemberSnapshot, Note, OwnerSeen, ParentWait,
+    PerMinute, Problem, ProblemKind, Scheduler, SchedulerBuilder, SchedulerHandle, SchedulerPhase,
+    ShardOutcome, ShardSnapshot, ShutdownReport, Snapshot, StartMode, TakeOutlook, Takeover,
 };
 pub use settings::{OutOfRange, Settings};
 pub use time::{Clock, SystemClock, TokioClock};

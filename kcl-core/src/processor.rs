@@ -177,15 +177,23 @@ pub enum Callback {
     LeaseLost,
 }
 
-impl fmt::Display for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Callback {
+    /// The name of the method.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Initialize => "initialize",
             Self::ProcessRecords => "process_records",
             Self::ShardEnded => "shard_ended",
             Self::ShutdownRequested => "shutdown_requested",
             Self::LeaseLost => "lease_lost",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

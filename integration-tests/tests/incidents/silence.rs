@@ -14,7 +14,8 @@ use kcl_core::testing::{
     Action, Fault, FaultRule, MemoryStream, Part, Recorder, Rule, StoreOperation, StreamCall, World,
 };
 use kcl_core::{
-    Callback, Event, Health, RecordProcessorFactory, SchedulerBuilder, Settings, ShardContext, ShardId,
+    Callback, Event, Health, ProblemKind, RecordProcessorFactory, SchedulerBuilder, Settings, ShardContext,
+    ShardId,
 };
 use kcl_lease_memory::MemoryLeaseStore;
 use tokio::time::sleep;
@@ -166,7 +167,7 @@ async fn incident_02_a_worker_whose_lease_side_or_supervisor_is_never_woken_is_r
 async fn incident_02_a_lone_worker_whose_lease_side_is_never_woken_is_not_healthy() {
     let (took, _) = frozen(|_| Part::LeaseSide, &["alpha"]).await;
     let Err(Health::Degraded(problems)) = took else { panic!("{took:?}") };
-    assert!(problems.iter().any(|problem| problem.contains("cannot be listed")), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.kind == ProblemKind::TableNotListed), "{problems:?}");
 }
 
 /// A stream that panics when it is read for the second time.

@@ -153,10 +153,7 @@ impl Fleet {
     async fn leases(&self) -> BTreeMap<ShardId, Lease> {
         // One page holds a thousand leases. The table is not there before a worker makes it.
         let Ok(page) = self.store.list(None, Consistency::Strong).await else { return BTreeMap::new() };
-        page.leases
-            .into_iter()
-            .map(|lease| (lease.shard.clone(), std::sync::Arc::unwrap_or_clone(lease)))
-            .collect()
+        page.leases.into_iter().map(|lease| (lease.shard.clone(), Arc::unwrap_or_clone(lease))).collect()
     }
 
     /// Waits until somebody else than `victim` delivers from each of these shards, after this time; when the first

@@ -17,11 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::pin;
 use tokio::select;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::Budget;
 use crate::plant::{Plant, planted};
 
 /// Bytes are counted in units of this many, so that a semaphore's 32-bit counts reach 4 TiB.
@@ -102,14 +104,15 @@ impl ShardBudget {
         BufferMeter(Arc::clone(&self.usage))
     }
 
-    /// Waits until one more answer may be fetched. Cancel-safe.
-    pub(super) async fn reserve(&self) -> Reservation {
+    /// Waits until one more answer may be fetched, and tells which budget it waits for. Cancel-safe.
+    pub(super) async fn reserve(&self, held_up: impl Fn(Budget)) -> Reservation {
         loop {
             let read_ahead = self.usage.read_ahead.load(Ordering::Acquire);
             let fits = read_ahead == 0 || read_ahead.saturating_add(self.estimate) <= self.limit;
             if fits && self.usage.overdrawn.load(Ordering::Acquire) == 0 || planted(Plant::IgnoreBudget) {
                 break;
             }
+            held_up(if fits { Budget::Worker } else { Budget::Shard });
             // The reader of the shard is the only one that waits, so no permit of the notifier gets lost.
             self.usage.freed.notified().await;
         }
@@ -117,7 +120,14 @@ impl ShardBudget {
         let wanted = wanted.min(self.worker.total);
         let acquire = Arc::clone(&self.worker.permits).acquire_many_owned(wanted);
         pin!(acquire);
+        let mut permit = acquire.as_mut().now_or_never();
+        if permit.is_none() {
+            held_up(Budget::Worker);
+        }
         let permit = loop {
+            if let Some(permit) = permit.take() {
+                break permit.ok();
+            }
             if self.usage.read_ahead.load(Ordering::Acquire) == 0 {
                 match timeout(PATIENCE, &mut acquire).await {
                     Ok(permit) => break permit.ok(),
@@ -217,7 +227,6 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
     use tokio::time::Instant;
 
     use super::*;
@@ -228,13 +237,13 @@ mod tests {
         let mut shard = worker.shard(100 << 10);
         let mut held = Vec::new();
         for _ in 0..2 {
-            let mut reservation = shard.reserve().await;
+            let mut reservation = shard.reserve(|_| {}).await;
             shard.settle(&mut reservation, 40 << 10);
             held.push(reservation);
         }
-        assert!(shard.reserve().now_or_never().is_none(), "80 of 100 KiB used, 50 expected");
+        assert!(shard.reserve(|_| {}).now_or_never().is_none(), "80 of 100 KiB used, 50 expected");
         held[0].hand_over();
-        assert!(shard.reserve().now_or_never().is_some());
+        assert!(shard.reserve(|_| {}).now_or_never().is_some());
         assert_eq!(worker.used_bytes(), 80 << 10, "what is handed over is not freed yet");
         drop(held);
         assert_eq!((worker.used_bytes(), shard.meter().bytes()), (0, 0));
@@ -244,18 +253,18 @@ mod tests {
     async fn a_shard_with_nothing_buffered_waits_for_others_a_little_but_not_for_ever() {
         let worker = WorkerBudget::new(64 << 10);
         let mut greedy = worker.shard(64 << 10);
-        let mut reservation = greedy.reserve().await;
+        let mut reservation = greedy.reserve(|_| {}).await;
         greedy.settle(&mut reservation, 64 << 10);
         let mut poor = worker.shard(64 << 10);
         let asked = Instant::now();
-        let mut overdrawn = poor.reserve().await;
+        let mut overdrawn = poor.reserve(|_| {}).await;
         assert_eq!(asked.elapsed(), PATIENCE);
         poor.settle(&mut overdrawn, 10 << 10);
         overdrawn.hand_over();
-        assert!(poor.reserve().now_or_never().is_none(), "one answer beyond the budget at a time");
+        assert!(poor.reserve(|_| {}).now_or_never().is_none(), "one answer beyond the budget at a time");
         drop(overdrawn);
         drop(reservation);
-        assert!(poor.reserve().now_or_never().is_some());
+        assert!(poor.reserve(|_| {}).now_or_never().is_some());
         assert_eq!(worker.used_bytes(), 0);
     }
 
@@ -264,11 +273,11 @@ mod tests {
         let worker = WorkerBudget::new(1 << 20);
         let mut shard = worker.shard(1 << 20);
         for _ in 0..20 {
-            let mut reservation = shard.reserve().await;
+            let mut reservation = shard.reserve(|_| {}).await;
             shard.settle(&mut reservation, 0);
         }
         assert_eq!(shard.estimate, SMALLEST_ESTIMATE);
-        let mut reservation = shard.reserve().await;
+        let mut reservation = shard.reserve(|_| {}).await;
         assert_eq!(worker.used_bytes(), SMALLEST_ESTIMATE);
         shard.settle(&mut reservation, 400 << 10);
         assert_eq!((worker.used_bytes(), shard.estimate), (400 << 10, 500 << 10));

@@ -6,9 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, info_span};
 
+use super::report::note;
+use super::{CallbackReport, ShardReport};
 use crate::error::BoxError;
 use crate::metrics::{MetricEvent, Metrics};
 use crate::processor::{
@@ -49,14 +52,35 @@ impl Failure {
     }
 }
 
-/// Runs a callback for at most `limit`, in a span of its own, so that what it logs names it.
+/// Shows that a callback runs, until dropped.
+#[derive(Debug)]
+pub(super) struct Shown<'a>(&'a watch::Sender<ShardReport>);
+
+impl<'a> Shown<'a> {
+    fn new(report: &'a watch::Sender<ShardReport>, name: &'static str) -> Self {
+        let shown = CallbackReport { name, since: Instant::now() };
+        note(report, |report| report.callback = Some(shown));
+        Self(report)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        note(self.0, |report| report.callback = None);
+    }
+}
+
+/// Runs the callback of this name for at most `limit`, in a span of its own, so that what it logs names it, and shows it in
+/// the report meanwhile.
 ///
 /// A callback that blocks its thread beyond `limit` and then returns has returned: what it did is done.
 pub(super) async fn run(
-    span: Span,
+    report: &watch::Sender<ShardReport>,
+    (name, span): (&'static str, Span),
     limit: Duration,
     callback: impl Future<Output = Result<(), BoxError>>,
 ) -> Outcome {
+    let _shown = Shown::new(report, name);
     match timeout(limit, AssertUnwindSafe(callback).catch_unwind()).instrument(span).await {
         Ok(Ok(Ok(()))) => Outcome::Done,
         Ok(Ok(Err(error))) => Outcome::Failed(Failure { error, panicked: false }),
@@ -66,25 +90,26 @@ pub(super) async fn run(
 }
 
 /// The names of spans are fixed when the program is built.
-fn span_of(callback: Callback) -> Span {
+fn named(callback: Callback) -> (&'static str, Span) {
     match callback {
-        Callback::Initialize => info_span!("initialize"),
-        Callback::ProcessRecords => info_span!("process_records"),
-        Callback::ShardEnded => info_span!("shard_ended"),
-        Callback::ShutdownRequested => info_span!("shutdown_requested"),
-        Callback::LeaseLost => info_span!("lease_lost"),
+        Callback::Initialize => ("initialize", info_span!("initialize")),
+        Callback::ProcessRecords => ("process_records", info_span!("process_records")),
+        Callback::ShardEnded => ("shard_ended", info_span!("shard_ended")),
+        Callback::ShutdownRequested => ("shutdown_requested", info_span!("shutdown_requested")),
+        Callback::LeaseLost => ("lease_lost", info_span!("lease_lost")),
     }
 }
 
 /// The same, in the callback's span, and how long it took is told.
 pub(super) async fn timed(
     metrics: &Metrics,
+    report: &watch::Sender<ShardReport>,
     which: Callback,
     limit: Duration,
     callback: impl Future<Output = Result<(), BoxError>>,
 ) -> Outcome {
     let begun = Instant::now();
-    let outcome = run(span_of(which), limit, callback).await;
+    let outcome = run(report, named(which), limit, callback).await;
     metrics.record(&MetricEvent::CallbackReturned { callback: which, took: begun.elapsed() });
     outcome
 }

@@ -12,7 +12,7 @@ use tracing::info_span;
 
 use super::callback::{self, Outcome};
 use super::run::{Consumer, after};
-use super::{Exit, LineageError, Order};
+use super::{Exit, LineageError, Order, Stage};
 use crate::checkpointer::CheckpointError;
 use crate::error::{BoxError, Chain};
 use crate::event::Event;
@@ -75,13 +75,12 @@ impl Consumer {
         let Some(processor) = &mut self.processor else { return ControlFlow::Continue(()) };
         let checkpointer = &self.checkpointer;
         let call = async { processor.shard_ended(checkpointer).await };
-        match callback::timed(&self.context.metrics, Callback::ShardEnded, limit, call).await {
+        match callback::timed(&self.context.metrics, &self.report, Callback::ShardEnded, limit, call).await {
             Outcome::Done => {
                 if planted(Plant::CallAfterLast) {
-                    let _ = callback::run(info_span!("shutdown_requested"), limit, async {
-                        processor.shutdown_requested(checkpointer).await
-                    })
-                    .await;
+                    let again = async { processor.shutdown_requested(checkpointer).await };
+                    let name = ("shutdown_requested", info_span!("shutdown_requested"));
+                    let _ = callback::run(&self.report, name, limit, again).await;
                 }
                 ControlFlow::Break(self.store_end(children).await)
             }
@@ -173,6 +172,7 @@ impl Consumer {
                 Err(error) => error,
             };
             let delay = self.step_failed(Chain(&error).to_string());
+            self.show(Stage::Ending);
             self.order = self.signals.order();
             if self.order == Order::Drain {
                 return self.release(false).await;
@@ -202,7 +202,15 @@ impl Consumer {
             let Some(processor) = &mut self.processor else { break };
             let checkpointer = &self.checkpointer;
             let call = async { processor.shutdown_requested(checkpointer).await };
-            match callback::timed(&self.context.metrics, Callback::ShutdownRequested, limit, call).await {
+            match callback::timed(
+                &self.context.metrics,
+                &self.report,
+                Callback::ShutdownRequested,
+                limit,
+                call,
+            )
+            .await
+            {
                 Outcome::Done => break,
                 Outcome::Overran => return self.abandon(Callback::ShutdownRequested).await,
                 Outcome::Failed(failure) => {
@@ -212,6 +220,7 @@ impl Consumer {
                         break;
                     }
                     self.promise_patience();
+                    self.show(Stage::Draining);
                     select! {
                         biased;
                         () = self.signals.lost() => {}
@@ -259,7 +268,8 @@ impl Consumer {
             && let Some(processor) = &mut self.processor
         {
             let call = async { processor.lease_lost().await };
-            match callback::timed(&self.context.metrics, Callback::LeaseLost, limit, call).await {
+            match callback::timed(&self.context.metrics, &self.report, Callback::LeaseLost, limit, call).await
+            {
                 Outcome::Done => {}
                 Outcome::Failed(failure) => {
                     self.callback_failed(Callback::LeaseLost, &failure.error);

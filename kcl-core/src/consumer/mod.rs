@@ -10,6 +10,7 @@ mod delivery;
 mod leave;
 mod process;
 mod reader;
+mod report;
 mod run;
 mod signals;
 mod state;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub(crate) use budget::WorkerBudget;
+pub use report::{Budget, CallbackReport, ReaderActivity, ReaderReport, RetryReport};
 pub(crate) use run::run;
 
 use crate::checkpointer::CheckpointPolicy;
@@ -31,7 +33,7 @@ use crate::error::BoxError;
 use crate::event::EventSender;
 use crate::lease::{Lease, LossReason, StoreError};
 use crate::metrics::Metrics;
-use crate::model::{Checkpoint, ChildShard, InitialPosition, ShardId, StreamIdentity};
+use crate::model::{Checkpoint, ChildShard, InitialPosition, Position, ShardId, StreamIdentity};
 use crate::processor::{ErrorPolicy, RecordProcessorFactory};
 use crate::settings::Settings;
 use crate::source::{SourceError, StreamSource};
@@ -94,14 +96,27 @@ pub struct ShardReport {
     pub failures: u32,
     /// The latest failure, with its causes.
     pub last_error: Option<String>,
+    /// The callback that runs.
+    pub callback: Option<CallbackReport>,
+    /// The first and the last record of the batch that is with the processor, or comes to it again.
+    pub batch: Option<(Position, Position)>,
+    /// The step that fails, if one does: a callback, a look at the parents, storing the end.
+    pub retry: Option<RetryReport>,
+    /// When the stored checkpoint was last seen to move under this lease; its acquisition before that.
+    pub checkpointed_at: Instant,
+    /// Whether records are acknowledged that the stored checkpoint does not cover.
+    pub uncheckpointed: bool,
+    /// What the reader does.
+    pub reader: ReaderReport,
 }
 
 impl ShardReport {
     /// The report of a consumer that is about to start.
     pub(crate) fn starting(checkpoint: Checkpoint) -> Self {
+        let now = Instant::now();
         Self {
             stage: Stage::WaitingForParents,
-            since: Instant::now(),
+            since: now,
             last_fetch: None,
             last_delivery: None,
             checkpoint,
@@ -112,6 +127,12 @@ impl ShardReport {
             buffered_bytes: 0,
             failures: 0,
             last_error: None,
+            callback: None,
+            batch: None,
+            retry: None,
+            checkpointed_at: now,
+            uncheckpointed: false,
+            reader: ReaderReport::new(now),
         }
     }
 }

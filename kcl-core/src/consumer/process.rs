@@ -12,6 +12,7 @@ use super::budget::Reservation;
 use super::callback::{self, Failure, Outcome};
 use super::leave::{Ending, Leaving};
 use super::reader::Input;
+use super::report::{BatchEnds, note};
 use super::run::{Consumer, after};
 use crate::checkpointer::{CheckpointError, CheckpointPolicy};
 use crate::error::{BoxError, Chain};
@@ -30,6 +31,14 @@ pub(super) struct Pending {
     cover: Option<Position>,
     /// Held until the batch is acknowledged.
     _budget: Vec<Reservation>,
+}
+
+impl Pending {
+    /// The first and the last record; none of a tick.
+    pub(super) fn ends(&self) -> Option<BatchEnds> {
+        let records = &self.batch.records;
+        Some((records.first()?.position, records.last()?.position))
+    }
 }
 
 /// When the library stores what is acknowledged.
@@ -90,7 +99,7 @@ impl Consumer {
         };
         let (shard, metrics) = (&self.shard, &self.context.metrics);
         let call = async { processor.initialize(shard).await };
-        match callback::timed(metrics, Callback::Initialize, limit, call).await {
+        match callback::timed(metrics, &self.report, Callback::Initialize, limit, call).await {
             Outcome::Done => {
                 self.initialized = true;
                 self.recovered();
@@ -190,12 +199,13 @@ impl Consumer {
         };
         let begun = Instant::now();
         self.last_delivery = Some(begun);
+        note(&self.report, |report| (report.batch, report.last_delivery) = (pending.ends(), Some(begun)));
         self.checkpointer.hand(pending.cover);
         let (records, bytes) = (pending.batch.records.len() as u64, pending.bytes as u64);
         let (batch, checkpointer) = (pending.batch.clone(), &self.checkpointer);
         let span = info_span!("process_records", records, bytes, attempt = batch.attempt);
-        let outcome =
-            callback::run(span, limit, async { processor.process_records(batch, checkpointer).await }).await;
+        let call = async { processor.process_records(batch, checkpointer).await };
+        let outcome = callback::run(&self.report, ("process_records", span), limit, call).await;
         self.promise_patience();
         self.context.metrics.record(&MetricEvent::Delivered {
             shard: &self.shard.shard,
@@ -237,10 +247,7 @@ impl Consumer {
         let Failure { error, panicked } = failure;
         let delay = self.callback_failed(callback, &error);
         let is_batch = callback == Callback::ProcessRecords;
-        let ends = self.pending.as_ref().filter(|_| is_batch).and_then(|pending| {
-            let records = &pending.batch.records;
-            Some((records.first()?.position, records.last()?.position))
-        });
+        let ends = self.pending.as_ref().filter(|_| is_batch).and_then(Pending::ends);
         let decision = callback::decide(
             &*self.context.error_policy,
             &ProcessorFailure {
@@ -299,7 +306,8 @@ impl Consumer {
         let Some(pending) = &self.pending else { return false };
         let (batch, policy) = (&pending.batch, &self.context.error_policy);
         let span = info_span!("dead_letter", records = batch.records.len());
-        let taken = callback::run(span, limit, async { policy.dead_letter(batch, error).await }).await;
+        let call = async { policy.dead_letter(batch, error).await };
+        let taken = callback::run(&self.report, ("dead_letter", span), limit, call).await;
         self.promise_patience();
         match taken {
             Outcome::Done => {}

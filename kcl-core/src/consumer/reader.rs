@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::select;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug_span};
 
-use super::ConsumerContext;
 use super::budget::ShardBudget;
 use super::delivery::Answer;
+use super::report::{millis, note};
+use super::{Budget, ConsumerContext, ReaderActivity, ShardReport};
 use crate::error::Chain;
 use crate::event::Event;
 use crate::lease::Lease;
@@ -64,10 +66,6 @@ pub(super) enum Reading {
 pub(super) struct Vitals {
     /// Grows with each answer, and each sign that the source is only busy.
     pub(super) signs_of_life: u64,
-    /// When the last answer arrived.
-    pub(super) answered: Option<Instant>,
-    /// How far it was behind the tip.
-    pub(super) behind: Option<Duration>,
     /// How often reading failed since.
     pub(super) failures: u32,
     /// The latest failure, with its causes.
@@ -133,6 +131,8 @@ pub(super) struct PrefetchReader {
     inputs: mpsc::Sender<Input>,
     reading: watch::Receiver<Reading>,
     vitals: watch::Sender<Vitals>,
+    /// What the consumer shows; its part about the reader is written here.
+    report: watch::Sender<ShardReport>,
     /// Whether the source's reader reads in another way than it was told to.
     falls_back: bool,
 }
@@ -151,11 +151,11 @@ impl PrefetchReader {
         budget: ShardBudget,
         inputs: mpsc::Sender<Input>,
         reading: watch::Receiver<Reading>,
-        vitals: watch::Sender<Vitals>,
+        (vitals, report): (watch::Sender<Vitals>, watch::Sender<ShardReport>),
     ) -> Self {
         let place = Place::of(&context, lease);
         let shard = lease.shard.clone();
-        Self { context, shard, place, budget, inputs, reading, vitals, falls_back: false }
+        Self { context, shard, place, budget, inputs, reading, vitals, report, falls_back: false }
     }
 
     /// Reads whenever asked to. Ends by being dropped.
@@ -163,6 +163,7 @@ impl PrefetchReader {
         let mut reading = self.reading.clone();
         loop {
             if *reading.borrow_and_update() == Reading::Off {
+                self.does(ReaderActivity::Off);
                 changed(&mut reading).await;
                 continue;
             }
@@ -171,6 +172,7 @@ impl PrefetchReader {
                 () = changed(&mut reading) => {}
                 () = async {
                     self.read().await;
+                    self.does(ReaderActivity::Finished);
                     std::future::pending().await
                 } => {}
             }
@@ -189,8 +191,18 @@ impl PrefetchReader {
         let mut silences = 0;
         let mut failing_since: Option<Instant> = None;
         loop {
-            let Ok(slot) = self.inputs.clone().reserve_owned().await else { return };
-            let mut reservation = self.budget.reserve().await;
+            let slot = match self.inputs.clone().try_reserve_owned() {
+                Ok(slot) => slot,
+                Err(TrySendError::Closed(_)) => return,
+                Err(TrySendError::Full(inputs)) => {
+                    self.does(ReaderActivity::HeldUp(Budget::Shard));
+                    let Ok(slot) = inputs.reserve_owned().await else { return };
+                    slot
+                }
+            };
+            let held_up = |budget| self.does(ReaderActivity::HeldUp(budget));
+            let mut reservation = self.budget.reserve(held_up).await;
+            self.does(ReaderActivity::Asking);
             match self.attempt(&mut reader).await {
                 Attempt::Answer(batch) => {
                     if backoff.attempts() > 0 || silences > 0 {
@@ -199,7 +211,7 @@ impl PrefetchReader {
                     (silences, failing_since) = (0, None);
                     backoff.reset();
                     let absorbed = reader.as_ref().and_then(|reader| reader.absorbed_failures());
-                    self.note_answer(batch.behind, absorbed);
+                    self.note_answer(&batch, absorbed);
                     self.note_fallback(reader.as_ref().and_then(|reader| reader.fallback()));
                     if let Some(last) = batch.records.last() {
                         self.place.last = Some(last.sequence_number);
@@ -238,6 +250,7 @@ impl PrefetchReader {
                             }
                         }
                     }
+                    self.does(ReaderActivity::Resting { until: Instant::now() + delay });
                     sleep(delay).await;
                 }
                 Attempt::Silent => {
@@ -256,6 +269,7 @@ impl PrefetchReader {
                         slot.send(Input::GiveUp(message));
                         return;
                     }
+                    note(&self.report, |report| report.reader.error = Some(message.clone()));
                     self.vitals.send_modify(|vitals| vitals.error = Some(message));
                 }
             }
@@ -287,14 +301,25 @@ impl PrefetchReader {
         Attempt::Silent
     }
 
-    fn note_answer(&self, behind: Option<Duration>, absorbed: Option<(u32, Arc<SourceError>)>) {
-        if let Some(behind) = behind {
+    /// Shows what the reader does, if it is news.
+    fn does(&self, activity: ReaderActivity) {
+        note(&self.report, |report| report.reader.does(activity, Instant::now()));
+    }
+
+    fn note_answer(&self, batch: &SourceBatch, absorbed: Option<(u32, Arc<SourceError>)>) {
+        if let Some(behind) = batch.behind {
             self.context.metrics.record(&MetricEvent::Behind { shard: &self.shard, behind });
         }
-        let (failures, error) = match absorbed {
-            Some((failures, error)) => (failures, Some(Chain(&*error).to_string())),
-            None => (0, None),
+        let (failures, error, kind) = match absorbed {
+            Some((failures, error)) => (failures, Some(Chain(&*error).to_string()), Some(error.kind())),
+            None => (0, None, None),
         };
+        note(&self.report, |report| {
+            let now = Instant::now();
+            (report.last_fetch, report.millis_behind) = (Some(now), batch.behind.map(millis));
+            report.reader.fails(failures, error.clone().zip(kind), now);
+            report.reader.answered(!batch.records.is_empty(), batch.behind, now);
+        });
         if let Some(error) = &error
             && failures.is_power_of_two()
         {
@@ -306,7 +331,6 @@ impl PrefetchReader {
             let is_news = vitals.failures != failures
                 || vitals.told.is_none_or(|told| now.duration_since(told) >= VITALS_INTERVAL);
             vitals.signs_of_life += 1;
-            (vitals.answered, vitals.behind) = (Some(now), behind);
             (vitals.failures, vitals.error) = (failures, error);
             if is_news {
                 vitals.told = Some(now);
@@ -322,6 +346,8 @@ impl PrefetchReader {
         self.falls_back = reason.is_some();
         self.context.metrics.record(&MetricEvent::Fallback { started: self.falls_back });
         let shard = self.shard.clone();
+        let shown = reason.as_ref().map(|reason| Chain(&**reason).to_string());
+        note(&self.report, |report| report.reader.fallback = shown);
         self.context.events.send(match reason {
             Some(reason) => {
                 let error = Chain(&*reason).to_string();
@@ -339,6 +365,9 @@ impl PrefetchReader {
         let text = Chain(error).to_string();
         tracing::warn!(shard = %self.shard, failures, error = text, "reading failed, trying again");
         self.report_failing(failures, text.clone());
+        note(&self.report, |report| {
+            report.reader.fails(failures, Some((text.clone(), error.kind())), Instant::now());
+        });
         self.vitals.send_modify(|vitals| {
             if error.kind() == SourceErrorKind::Throttled {
                 vitals.signs_of_life += 1;

@@ -17,7 +17,7 @@ use super::process::{Pending, Schedule};
 use super::reader::{Input, MAX_ANSWERS, PrefetchReader, Reading, Vitals};
 use super::signals::Signals;
 use super::state::{Facts, Work};
-use super::{ConsumerContext, Exit, Order, ShardReport, Stage};
+use super::{ConsumerContext, Exit, Order, RetryReport, ShardReport, Stage};
 use crate::checkpointer::Checkpointer;
 use crate::error::Chain;
 use crate::lease::LeaseHandle;
@@ -54,7 +54,7 @@ pub(crate) async fn run(
         budget,
         inputs_sender,
         reading_receiver,
-        vitals_sender,
+        (vitals_sender, report.clone()),
     );
     let feed = Feed { inputs, reading, generation: 0, vitals, meter };
     let consumer = Consumer::new(context, handle, orders, report, feed);
@@ -125,9 +125,11 @@ pub(super) struct Consumer {
     pub(super) bytes: u64,
     /// Since when the shard is being given up.
     pub(super) draining_since: Option<Instant>,
+    /// Since when it fails.
+    failing_since: Option<Instant>,
     parents_done: bool,
     signs_of_life: u64,
-    report: watch::Sender<ShardReport>,
+    pub(super) report: watch::Sender<ShardReport>,
     reported_at: Instant,
 }
 
@@ -177,6 +179,7 @@ impl Consumer {
             last_word: None,
             schedule,
             failures: 0,
+            failing_since: None,
             last_error: None,
             last_delivery: None,
             records: 0,
@@ -364,6 +367,7 @@ impl Consumer {
             tracing::info!(shard = %self.shard.shard, failures = self.failures, "the shard goes on after failures");
         }
         self.failures = 0;
+        self.failing_since = None;
         self.rest_until = None;
         self.backoff.reset();
     }
@@ -371,6 +375,7 @@ impl Consumer {
     /// A step failed; returns how long to wait before the next attempt.
     pub(super) fn step_failed(&mut self, error: String) -> Duration {
         self.failures = self.failures.saturating_add(1);
+        self.failing_since.get_or_insert_with(Instant::now);
         let delay = self.backoff.next_delay();
         tracing::warn!(shard = %self.shard.shard, failures = self.failures, ?delay, error, "a step of the shard failed, trying again");
         self.last_error = Some(error);
@@ -395,12 +400,20 @@ impl Consumer {
                 tracing::debug!(shard = %self.shard.shard, from = ?report.stage, to = ?stage, "stage");
                 (report.stage, report.since) = (stage, now);
             }
-            report.last_fetch = vitals.answered;
             report.last_delivery = self.last_delivery;
-            report.checkpoint = self.checkpointer.stored();
             report.unstored_since = self.checkpointer.unstored_since();
-            report.millis_behind =
-                vitals.behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX));
+            let stored = self.checkpointer.stored();
+            if report.checkpoint != stored {
+                (report.checkpoint, report.checkpointed_at) = (stored, now);
+            }
+            report.uncheckpointed = self.checkpointer.is_behind();
+            report.batch = self.pending.as_ref().and_then(Pending::ends);
+            report.retry = self.failing_since.map(|since| RetryReport {
+                failures: self.failures,
+                since,
+                next_attempt: self.rest_until,
+                error: self.last_error.clone().unwrap_or_default(),
+            });
             (report.records, report.bytes) = (self.records, self.bytes);
             report.buffered_bytes = self.feed.meter.bytes();
             report.failures = failures;

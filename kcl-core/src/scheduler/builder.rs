@@ -100,6 +100,8 @@ pub struct SchedulerBuilder {
     #[cfg(feature = "config")]
     configured: Option<Vec<(String, String)>>,
     pub(super) metrics: Vec<Arc<dyn MetricsSink>>,
+    #[cfg(feature = "http")]
+    pub(super) endpoint: Option<crate::http::Endpoint>,
 }
 
 impl std::fmt::Debug for SchedulerBuilder {
@@ -141,6 +143,8 @@ impl SchedulerBuilder {
             #[cfg(feature = "config")]
             configured: None,
             metrics: Vec::new(),
+            #[cfg(feature = "http")]
+            endpoint: None,
         }
     }
 
@@ -301,6 +305,14 @@ impl SchedulerBuilder {
         self
     }
 
+    /// An HTTP endpoint for probes, scrapers and people. Default: none.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn endpoint(mut self, endpoint: crate::http::Endpoint) -> Self {
+        self.endpoint = Some(endpoint);
+        self
+    }
+
     /// The gate that holds this worker's tasks when told to. Default: one nobody switches. Needs
     /// [`LeaseRuntime::Shared`] to hold the lease side, too.
     #[cfg(any(test, feature = "test-util"))]
@@ -327,6 +339,8 @@ impl SchedulerBuilder {
         for (key, problem) in self.configured.iter().flatten() {
             problems.push(format!("{key} {problem}"));
         }
+        #[cfg(feature = "http")]
+        problems.extend(self.endpoint.as_ref().and_then(crate::http::Endpoint::problem));
         if let CheckpointPolicy::Every(interval) = self.checkpoint_policy
             && interval.is_zero()
         {

@@ -3,11 +3,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::Instant;
 
 use super::bill::Meter;
 use super::coordination::TableView;
-use super::report::{Health, Running, SchedulerPhase, ShardSnapshot, ShutdownReport, Snapshot};
+use super::explain::{Activity, Explanation};
+use super::health::Health;
+use super::lineage::Listing;
+use super::report::{
+    EndpointSnapshot, ListingFailure, Running, SchedulerPhase, ShardSnapshot, ShutdownReport, Snapshot,
+};
 use crate::event::{Event, EventSender};
 use crate::model::{ShardId, WorkerId};
 use crate::settings::Settings;
@@ -28,6 +32,24 @@ pub(crate) struct SchedulerView {
     pub(crate) running: Running,
     pub(crate) table: Option<watch::Receiver<Arc<TableView>>>,
     pub(crate) meter: Option<Meter>,
+    pub(crate) listing: Option<watch::Receiver<Listing>>,
+    pub(crate) listing_failure: Option<ListingFailure>,
+    pub(crate) endpoint: Option<EndpointSnapshot>,
+}
+
+impl SchedulerView {
+    /// What a scheduler shows that does not run yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: SchedulerPhase::Created,
+            running: Arc::default(),
+            table: None,
+            meter: None,
+            listing: None,
+            listing_failure: None,
+            endpoint: None,
+        }
+    }
 }
 
 /// Steers and watches a running scheduler. Clones steer the same one.
@@ -93,7 +115,7 @@ impl SchedulerHandle {
         }
         let table = view.table.as_ref().map(|table| Arc::clone(&table.borrow())).unwrap_or_default();
         let mut snapshot = Snapshot::of_table(self.worker.clone(), view.phase, &table);
-        let now = Instant::now();
+        let now = snapshot.at;
         let shards: BTreeMap<ShardId, ShardSnapshot> = view
             .running
             .iter()
@@ -104,13 +126,33 @@ impl SchedulerHandle {
             .collect();
         snapshot.shards = shards;
         snapshot.bill = view.meter.as_ref().map(Meter::bill);
+        if let Some(listing) = &view.listing {
+            let listing = listing.borrow();
+            snapshot.listed_shards = Arc::clone(&listing.shards);
+            snapshot.shards_listed_ago = Some(now.saturating_duration_since(listing.begun));
+        }
+        (snapshot.listing_failure, snapshot.endpoint) = (view.listing_failure, view.endpoint);
         snapshot
     }
 
-    /// How well the scheduler is doing.
+    /// How well the scheduler is doing. Cheap; calls nothing.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::of(&self.snapshot(), self.settings.lease_scan_interval, self.settings.lease_duration)
+        Health::of(&self.snapshot(), &self.settings)
+    }
+
+    /// Why a shard is moving or not, whoever holds it. Cheap; calls nothing.
+    #[must_use]
+    pub fn explain(&self, shard: &ShardId) -> Explanation {
+        Explanation::of(&self.snapshot(), shard, &self.settings)
+    }
+
+    /// What each held shard is doing: tells "no traffic" from "not processing".
+    #[must_use]
+    pub fn activity(&self) -> BTreeMap<ShardId, Activity> {
+        let snapshot = self.snapshot();
+        let of = |shard: &ShardId| Explanation::of(&snapshot, shard, &self.settings).activity;
+        snapshot.shards.keys().map(|shard| (shard.clone(), of(shard))).collect()
     }
 
     /// The events from now on. A listener that falls more than 1,024 events behind misses the oldest and is told.

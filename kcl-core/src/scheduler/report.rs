@@ -1,23 +1,25 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::bill::Bill;
-use super::coordination::{FleetSnapshot, TableView, audit_interval};
+use super::coordination::{FleetSnapshot, OwnerSeen, TableView};
+use super::explain::Explanation;
 use crate::consumer::{ShardReport, Stage};
 use crate::lease::{LeaseHandle, LeaseTable, LossReason, Phase};
-use crate::model::{ShardId, WorkerId};
-
-/// How many failed reads in a row are no passing trouble. Throttles come alone or in pairs where others read too.
-const READ_FAILURES: u32 = 3;
+use crate::model::{Shard, ShardId, WorkerId};
+use crate::settings::Settings;
 
 /// What a scheduler shows of itself and of the fleet, at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
+    /// The moment.
+    pub at: Instant,
     /// This worker.
     pub worker: WorkerId,
     /// What the scheduler is doing.
@@ -36,6 +38,60 @@ pub struct Snapshot {
     pub fleet: Option<FleetSnapshot>,
     /// What the lease store has counted, while the scheduler runs.
     pub bill: Option<Bill>,
+    /// Whether this worker takes leases: it is not on standby and does not stop.
+    pub taking: bool,
+    /// Who owns each lease, and since when this worker has seen that.
+    pub owners: Arc<BTreeMap<ShardId, OwnerSeen>>,
+    /// The leases whose owners let them stand still for a lease duration, and since when that is known. Only with
+    /// [`Coordination::PerLease`](crate::Coordination::PerLease); in a fleet the members say who lives.
+    pub expired: BTreeMap<ShardId, Instant>,
+    /// The leases this worker gave up by itself, and until when it leaves them to others.
+    pub given_up: BTreeMap<ShardId, Instant>,
+    /// The stream's shards, as last listed by this worker. Who does not keep house lists them at its start and when a
+    /// shard ends.
+    pub listed_shards: Arc<Vec<Shard>>,
+    /// How long ago that was; none before the first time.
+    pub shards_listed_ago: Option<Duration>,
+    /// The failures to list them, if the last attempt failed.
+    pub listing_failure: Option<ListingFailure>,
+    /// The HTTP endpoint, if there is one: see `Endpoint` (feature `http`).
+    pub endpoint: Option<EndpointSnapshot>,
+}
+
+/// The stream's shards cannot be listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListingFailure {
+    /// How often it failed in a row.
+    pub failures: u32,
+    /// When it failed first.
+    pub since: Instant,
+    /// The latest error, with its causes.
+    pub error: String,
+}
+
+impl ListingFailure {
+    /// The first of a row of failures, or the next one.
+    pub(crate) fn after(earlier: Option<&Self>, error: String, now: Instant) -> Self {
+        match earlier {
+            Some(Self { failures, since, .. }) => {
+                Self { failures: failures.saturating_add(1), since: *since, error }
+            }
+            None => Self { failures: 1, since: now, error },
+        }
+    }
+}
+
+/// The HTTP endpoint of a scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointSnapshot {
+    /// The address it was told to listen on.
+    pub address: SocketAddr,
+    /// The address it listens on; none while it cannot.
+    pub bound: Option<SocketAddr>,
+    /// Why it cannot, with the causes; it keeps trying.
+    pub error: Option<String>,
 }
 
 impl Snapshot {
@@ -55,8 +111,27 @@ impl Snapshot {
         self.shards.values().map(|shard| shard.report.buffered_bytes).sum()
     }
 
+    /// The id under which this worker owns leases.
+    #[must_use]
+    pub fn owner_id(&self) -> &WorkerId {
+        self.fleet.as_ref().and_then(|fleet| fleet.member.as_ref()).unwrap_or(&self.worker)
+    }
+
+    /// Why a shard is moving or not: see [`Explanation`].
+    #[must_use]
+    pub fn explain(&self, shard: &ShardId, settings: &Settings) -> Explanation {
+        Explanation::of(self, shard, settings)
+    }
+
+    /// The snapshot of a worker that has seen nothing.
+    #[cfg(all(test, feature = "http"))]
+    pub(crate) fn at_rest(worker: WorkerId, phase: SchedulerPhase) -> Self {
+        Self::of_table(worker, phase, &TableView::default())
+    }
+
     pub(crate) fn of_table(worker: WorkerId, phase: SchedulerPhase, table: &TableView) -> Self {
         Self {
+            at: Instant::now(),
             worker,
             phase,
             shards: BTreeMap::new(),
@@ -66,6 +141,14 @@ impl Snapshot {
             listed_ago: table.listed_at.map(|at| at.elapsed()),
             unreadable: table.unreadable.clone(),
             housekeeper: table.leader,
+            taking: table.taking,
+            owners: Arc::clone(&table.owners),
+            expired: table.expired.clone(),
+            given_up: table.given_up.clone(),
+            listed_shards: Arc::default(),
+            shards_listed_ago: None,
+            listing_failure: None,
+            endpoint: None,
         }
     }
 }
@@ -80,6 +163,8 @@ pub struct ShardSnapshot {
     pub valid_for: Duration,
     /// The worker that the lease goes to, if it is being handed over.
     pub handing_over_to: Option<WorkerId>,
+    /// Whether its consumer has shown life as it promised (L-3).
+    pub shows_life: bool,
 }
 
 impl ShardSnapshot {
@@ -88,7 +173,12 @@ impl ShardSnapshot {
             Phase::HandOver(worker) => Some(worker),
             Phase::Held | Phase::Lost(_) => None,
         };
-        Self { report, valid_for: handle.valid_until().saturating_duration_since(now), handing_over_to }
+        Self {
+            report,
+            valid_for: handle.valid_until().saturating_duration_since(now),
+            handing_over_to,
+            shows_life: handle.keeps_promise(),
+        }
     }
 }
 
@@ -106,68 +196,6 @@ pub enum SchedulerPhase {
     Stopping,
     /// Done.
     Stopped,
-}
-
-/// How well a scheduler is doing, fit for a readiness or liveness probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Health {
-    /// Not running yet, or still starting.
-    Starting,
-    /// Every held shard is processed or waits for good reason.
-    Ready,
-    /// Running, but these shards fail or are fenced, or the lease table or a row of it cannot be read, or it serves
-    /// less than its workers need. A failed
-    /// read of the stream counts from the third in a row.
-    Degraded(Vec<String>),
-    /// Stopping or stopped.
-    Dead,
-}
-
-impl Health {
-    pub(crate) fn of(snapshot: &Snapshot, scan_interval: Duration, lease_duration: Duration) -> Self {
-        match snapshot.phase {
-            SchedulerPhase::Created | SchedulerPhase::Starting => return Self::Starting,
-            SchedulerPhase::Stopping | SchedulerPhase::Stopped => return Self::Dead,
-            SchedulerPhase::Running => {}
-        }
-        let mut problems = Vec::new();
-        let listing_interval =
-            if snapshot.fleet.is_some() { audit_interval(snapshot.leases.len()) } else { scan_interval };
-        if let Some(fleet) = &snapshot.fleet {
-            if fleet.member.is_none() {
-                problems.push("not a member of the fleet: the lease table cannot be written".to_owned());
-            }
-            if let Some((has, needs)) = &fleet.too_small {
-                problems.push(format!(
-                    "the lease table is provisioned with {} read and {} write units a second, its workers need {} and {}: \
-                     heartbeats may be throttled; provision more, or make it on demand",
-                    has.read, has.write, needs.read, needs.write
-                ));
-            }
-            if let Some(owner) = &fleet.foreign_owner {
-                problems.push(format!("{owner} works on the lease table and is not a member of the fleet"));
-            }
-        }
-        if snapshot.listed_ago.is_none_or(|ago| ago > lease_duration.max(listing_interval) * 3) {
-            problems.push("the lease table cannot be listed".to_owned());
-        }
-        for (key, reason) in &snapshot.unreadable {
-            problems.push(format!("the row {key} of the lease table cannot be read: {reason}"));
-        }
-        for (shard, state) in &snapshot.shards {
-            match state.report.stage {
-                Stage::Fenced => problems.push(format!("{shard}: the lease cannot be renewed")),
-                Stage::Fetching if state.report.failures < READ_FAILURES => {}
-                _ if state.report.failures > 0 => {
-                    let error = state.report.last_error.as_deref().unwrap_or("unknown error");
-                    problems.push(format!("{shard}: failed {} times: {error}", state.report.failures));
-                }
-                _ => {}
-            }
-        }
-        if problems.is_empty() { Self::Ready } else { Self::Degraded(problems) }
-    }
 }
 
 /// How a shard came out of a shutdown.

@@ -15,7 +15,7 @@ use super::coordination::{Control, Way};
 use super::handle::{Request, SchedulerHandle, SchedulerView};
 use super::lineage::{Listing, StreamLineage};
 use super::metered::MeteredStore;
-use super::report::{SchedulerPhase, ShutdownReport};
+use super::report::{ListingFailure, SchedulerPhase, ShutdownReport};
 use super::reporting::Reporting;
 use super::sampler::Sampler;
 use super::start::Started;
@@ -73,6 +73,8 @@ pub(super) struct Worker {
     pub(super) gate: Gate,
     pub(super) way: Way,
     pub(super) metrics: Metrics,
+    #[cfg(feature = "http")]
+    pub(super) endpoint: Option<crate::http::Endpoint>,
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -101,12 +103,7 @@ impl Scheduler {
         factory: Arc<dyn RecordProcessorFactory>,
     ) -> Self {
         let (request_sender, requests) = mpsc::channel(16);
-        let (view, _) = watch::channel(SchedulerView {
-            phase: SchedulerPhase::Created,
-            running: Arc::default(),
-            table: None,
-            meter: None,
-        });
+        let (view, _) = watch::channel(SchedulerView::new());
         let origin = Origin::new(builder.application.clone(), worker.clone());
         let metrics = Metrics::new(origin, builder.metrics);
         let store = MeteredStore::over(store, &metrics);
@@ -130,6 +127,8 @@ impl Scheduler {
             gate: builder.gate,
             way: builder.way,
             metrics,
+            #[cfg(feature = "http")]
+            endpoint: builder.endpoint,
         };
         Self { worker, requests }
     }
@@ -137,14 +136,7 @@ impl Scheduler {
     /// A handle to steer and watch this scheduler.
     #[must_use]
     pub fn handle(&self) -> SchedulerHandle {
-        let worker = &self.worker;
-        SchedulerHandle {
-            worker: worker.id.clone(),
-            settings: Arc::clone(&worker.settings),
-            requests: worker.requests.clone(),
-            view: worker.view.subscribe(),
-            events: worker.events.clone(),
-        }
+        self.worker.handle()
     }
 
     /// Runs until [`SchedulerHandle::shutdown`] is called.
@@ -176,11 +168,43 @@ impl Scheduler {
             stream = tracing::field::Empty
         );
         let signal: BoxFuture<'_, ()> = Box::pin(signal);
-        Box::pin(worker.run(requests, signal)).instrument(span).await
+        #[cfg(feature = "http")]
+        let endpoint = span.in_scope(|| worker.open_endpoint());
+        let outcome = Box::pin(worker.run(requests, signal)).instrument(span).await;
+        #[cfg(feature = "http")]
+        if let Some(endpoint) = endpoint {
+            endpoint.close().await;
+        }
+        outcome
     }
 }
 
 impl Worker {
+    fn handle(&self) -> SchedulerHandle {
+        SchedulerHandle {
+            worker: self.id.clone(),
+            settings: Arc::clone(&self.settings),
+            requests: self.requests.clone(),
+            view: self.view.subscribe(),
+            events: self.events.clone(),
+        }
+    }
+
+    /// Opens the endpoint, if there is one. It outlives the shards, so that probes see them drain.
+    #[cfg(feature = "http")]
+    fn open_endpoint(&self) -> Option<crate::http::Open> {
+        let endpoint = self.endpoint.clone()?;
+        Some(crate::http::Open::new(crate::http::Site {
+            endpoint,
+            application: self.application.clone(),
+            stream: self.source.name().to_owned(),
+            handle: self.handle(),
+            view: self.view.clone(),
+            events: self.events.clone(),
+            entropy: self.entropy.fork(),
+        }))
+    }
+
     async fn run(
         self,
         mut requests: mpsc::Receiver<Request>,
@@ -280,6 +304,7 @@ impl Worker {
             shown.phase = SchedulerPhase::Running;
             shown.table = Some(view.table.clone());
             shown.meter = Some(meter.clone());
+            shown.listing = Some(listing_sender.subscribe());
         });
         info!("running");
 
@@ -358,7 +383,8 @@ impl Worker {
                     self.show(&supervisor);
                 }
                 listed = listings.next(), if shutdown.is_none() => {
-                    if let Some(listing) = listed {
+                    self.show_listing(listed.as_ref().err());
+                    if let Ok(listing) = listed {
                         let sync = Control::Shards { shards: Arc::clone(&listing.shards), answer: None };
                         listing_sender.send_replace(listing);
                         news.notify_waiters();
@@ -432,6 +458,17 @@ impl Worker {
         }
     }
 
+    /// Shows that the stream's shards were listed, or why they were not.
+    fn show_listing(&self, error: Option<&String>) {
+        self.view.send_if_modified(|view| {
+            let was_failing = view.listing_failure.is_some();
+            view.listing_failure = error.map(|error| {
+                ListingFailure::after(view.listing_failure.as_ref(), error.clone(), Instant::now())
+            });
+            was_failing || error.is_some()
+        });
+    }
+
     fn show(&self, supervisor: &Supervisor) {
         self.view.send_modify(|view| view.running = supervisor.running());
     }
@@ -493,7 +530,7 @@ impl Shutdown {
 struct Listings {
     source: Arc<dyn StreamSource>,
     interval: Duration,
-    call: Option<BoxFuture<'static, Option<Listing>>>,
+    call: Option<BoxFuture<'static, Result<Listing, String>>>,
     last_begun: Instant,
     wanted: bool,
 }
@@ -513,8 +550,8 @@ impl Listings {
         }
     }
 
-    /// The next listing, or nothing if the call failed. Cancel-safe.
-    async fn next(&mut self) -> Option<Listing> {
+    /// The next listing, or why the call failed. Cancel-safe.
+    async fn next(&mut self) -> Result<Listing, String> {
         if self.call.is_none() {
             if !self.wanted {
                 std::future::pending::<()>().await;
@@ -526,10 +563,11 @@ impl Listings {
             let source = Arc::clone(&self.source);
             let call = async move {
                 match source.list_shards().await {
-                    Ok(shards) => Some(Listing { begun, shards: Arc::new(shards) }),
+                    Ok(shards) => Ok(Listing { begun, shards: Arc::new(shards) }),
                     Err(error) => {
-                        warn!(error = %Chain(&error), "the stream's shards could not be listed");
-                        None
+                        let error = Chain(&error).to_string();
+                        warn!(error, "the stream's shards could not be listed");
+                        Err(error)
                     }
                 }
             };
@@ -537,11 +575,11 @@ impl Listings {
         }
         let listed = match &mut self.call {
             Some(call) => call.await,
-            None => None,
+            None => std::future::pending().await,
         };
         self.call = None;
         // A failed call is repeated after the spacing.
-        self.wanted |= listed.is_none();
+        self.wanted |= listed.is_err();
         listed
     }
 }

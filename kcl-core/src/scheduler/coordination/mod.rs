@@ -5,6 +5,7 @@
 
 mod answers;
 mod fleet;
+mod owners;
 mod peers;
 mod planning;
 mod table;
@@ -24,6 +25,8 @@ use tracing::{Instrument as _, debug_span, warn};
 pub(crate) use self::fleet::audit_interval;
 use self::fleet::{Fleet, FleetDone};
 pub use self::fleet::{FleetSnapshot, MemberSnapshot};
+pub use self::owners::OwnerSeen;
+use self::owners::Owners;
 use self::peers::Peers;
 use super::builder::{StartMode, Takeover};
 use super::trouble::Trouble;
@@ -56,6 +59,14 @@ pub(crate) struct TableView {
     pub(crate) listed_at: Option<Instant>,
     /// The rows that cannot be read, by key, and why.
     pub(crate) unreadable: BTreeMap<String, String>,
+    /// Since when each lease has been seen with its owner.
+    pub(crate) owners: Arc<BTreeMap<ShardId, OwnerSeen>>,
+    /// The leases whose owner lets them stand still, and since when that is known.
+    pub(crate) expired: BTreeMap<ShardId, Instant>,
+    /// The leases this worker gave up, and until when it leaves them to others.
+    pub(crate) given_up: BTreeMap<ShardId, Instant>,
+    /// Whether this worker takes leases.
+    pub(crate) taking: bool,
 }
 
 /// What a start found.
@@ -207,6 +218,8 @@ pub(crate) struct Coordination {
     ended_since: BTreeMap<ShardId, Instant>,
     /// Leases this worker gave up by itself are left to others for a while.
     given_up_until: BTreeMap<ShardId, Instant>,
+    /// Since when each lease has been seen with its owner.
+    owners: Owners,
     /// Rows a side call is under way for.
     side_busy: BTreeSet<ShardId>,
     /// The rows that cannot be read, by key, and why.
@@ -331,6 +344,7 @@ impl Coordination {
             requests: BTreeMap::new(),
             ended_since: BTreeMap::new(),
             given_up_until: BTreeMap::new(),
+            owners: Owners::default(),
             side_busy: BTreeSet::new(),
             unreadable: BTreeMap::new(),
             reported_trimmed: BTreeSet::new(),

@@ -212,15 +212,31 @@ impl Coordination {
         self.table_dirty = false;
         self.published = Some((now, Arc::clone(&leases)));
         let leader = self.keeps_house(&leases, now);
-        let view = Arc::new(TableView {
+        let view = Arc::new(self.view_of(leases, leader, now));
+        self.view.send_replace(Arc::clone(&view));
+        view
+    }
+
+    fn view_of(&mut self, leases: Arc<LeaseTable>, leader: bool, now: Instant) -> TableView {
+        let stands_still = |shard: &ShardId| leases.get(shard).is_some_and(|lease| lease.owner.is_some());
+        let expired = self.free_since.iter().filter(|(shard, _)| stands_still(shard));
+        let expired = expired.map(|(shard, since)| (shard.clone(), *since)).collect();
+        let given_up = self.given_up_until.clone();
+        let taking = match &self.fleet {
+            Some(fleet) => self.taking && fleet.takes(),
+            None => self.taking,
+        };
+        TableView {
+            owners: self.owners.see(&leases, now),
             leases,
             leader,
             fleet: self.fleet_snapshot(now),
             listed_at: self.listed_at,
             unreadable: self.unreadable.clone(),
-        });
-        self.view.send_replace(Arc::clone(&view));
-        view
+            expired,
+            given_up,
+            taking,
+        }
     }
 
     /// R8 for members of a fleet, else the rule of KCL 2.x.
@@ -241,13 +257,7 @@ impl Coordination {
         let Some((_, leases)) = shown else { return };
         let leases = Arc::clone(leases);
         let leader = self.keeps_house(&leases, now);
-        let view = TableView {
-            leases,
-            leader,
-            fleet: self.fleet_snapshot(now),
-            listed_at: self.listed_at,
-            unreadable: self.unreadable.clone(),
-        };
+        let view = self.view_of(leases, leader, now);
         self.view.send_replace(Arc::new(view));
     }
 }

@@ -203,6 +203,11 @@ impl Fleet {
         self.admitted = true;
     }
 
+    /// Whether this worker takes leases: it is not on standby and does not leave.
+    pub(super) fn takes(&self) -> bool {
+        self.wants_leases && self.leaving.is_none()
+    }
+
     /// Whether the table was listed after this worker joined (R11).
     pub(super) fn is_listed_since(&self, begun: Option<Instant>) -> bool {
         matches!((self.joined_at, begun), (Some(joined), Some(begun)) if begun >= joined)
