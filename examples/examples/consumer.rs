@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use async_trait::async_trait;
 use kcl_core::config::{Configuration, ConfigurationError, ConfigurationLoader};
+use kcl_core::metrics::cloudwatch::CloudWatchSink;
 use kcl_core::source::kinesis::KinesisStream;
 use kcl_core::{BoxError, Checkpointer, Endpoint, RecordBatch, RecordProcessor, ShardContext};
 use kcl_lease_dynamo::DynamoLeaseStore;
@@ -78,12 +79,15 @@ async fn main() -> ExitCode {
 async fn consume(arguments: Arguments) -> Result<(), kcl_core::Error> {
     let http = arguments.http;
     let configuration = arguments.load()?;
-    let (kinesis, dynamodb) = clients(&configuration).await;
+    let (kinesis, dynamodb, cloudwatch) = clients(&configuration).await;
     let mut builder = configuration
         .scheduler()
         .stream(KinesisStream::configured(kinesis, &configuration)?)
         .lease_store(DynamoLeaseStore::configured(dynamodb, &configuration))
         .processor(|_: &ShardContext| Print);
+    if let Some(sink) = CloudWatchSink::configured(cloudwatch, &configuration)? {
+        builder = builder.metrics(sink);
+    }
     if let Some(address) = http {
         builder = builder.endpoint(Endpoint::at(address).beyond_this_machine());
     }
@@ -95,7 +99,9 @@ async fn consume(arguments: Arguments) -> Result<(), kcl_core::Error> {
 }
 
 /// Makes the clients: of the configuration's region and endpoints, or of what the environment says.
-async fn clients(configuration: &Configuration) -> (aws_sdk_kinesis::Client, aws_sdk_dynamodb::Client) {
+async fn clients(
+    configuration: &Configuration,
+) -> (aws_sdk_kinesis::Client, aws_sdk_dynamodb::Client, aws_sdk_cloudwatch::Client) {
     let mut loader = aws_config::from_env();
     if let Some(region) = &configuration.region {
         loader = loader.region(aws_config::Region::new(region.clone()));
@@ -112,6 +118,7 @@ async fn clients(configuration: &Configuration) -> (aws_sdk_kinesis::Client, aws
     (
         aws_sdk_kinesis::Client::from_conf(kinesis.build()),
         aws_sdk_dynamodb::Client::from_conf(dynamodb.build()),
+        aws_sdk_cloudwatch::Client::new(&config),
     )
 }
 

@@ -24,8 +24,9 @@ use kcl_core::ec2::{
     ActivateWhen, AutoScalingHook, Imds, Instance, InstanceReport, InstanceSettings, InstanceWatch,
     MetadataErrorKind,
 };
+use kcl_core::metrics::cloudwatch::CloudWatchSink;
 use kcl_core::source::kinesis::{FanOutConfig, FanOutConsumer, KinesisStream, Retrieval};
-use kcl_core::{BoxError, Scheduler, ShutdownReport, StartMode};
+use kcl_core::{BoxError, Endpoint, Scheduler, ShutdownReport, StartMode};
 use kcl_lease_dynamo::DynamoLeaseStore;
 use tracing::{error, info, warn};
 
@@ -129,8 +130,14 @@ fn scheduler(
         .start_mode(StartMode::Standby)
         .settings(numbers)
         .processor(Tally::for_shard);
-    // The place for metrics: the CloudWatch adapter goes into the builder here. The template's scaling policy and
-    // alarms, switched on by its parameter `Metrics`, read what it puts.
+    if settings.is_measured {
+        // The template's scaling policy and alarms, switched on by its parameter `Metrics`, read what this puts.
+        let cloudwatch = aws_sdk_cloudwatch::Client::new(config);
+        builder = builder.metrics(CloudWatchSink::builder(cloudwatch, &settings.application).build()?);
+    }
+    if let Some(port) = settings.http_port {
+        builder = builder.endpoint(Endpoint::on_port(port));
+    }
     if let Some(instance) = instance {
         builder = builder.worker_id(instance.worker_id());
     }

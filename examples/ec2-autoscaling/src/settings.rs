@@ -6,6 +6,8 @@
 //! | `KCL_APPLICATION` | the application: names lease table, metrics and fan-out consumer | required |
 //! | `KCL_COORDINATION` | `fleet` or `per-lease` | `fleet` |
 //! | `KCL_RETRIEVAL` | `polling` or `fan-out` | `polling` |
+//! | `KCL_METRICS` | `no`, or `yes`: to CloudWatch, under the names of the KCL | `no` |
+//! | `KCL_HTTP_PORT` | where probes and the status page are served, on this machine only | none |
 //! | `KCL_DRAIN_SECONDS` | how long draining may take, 1 to 86,400 | `300` |
 //! | `KCL_AUTO_SCALING_GROUP`, `KCL_LIFECYCLE_HOOK` | the group and its termination hook, both or none | none |
 //!
@@ -22,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) application: String,
     pub(crate) coordination: Coordination,
     pub(crate) is_fan_out: bool,
+    pub(crate) is_measured: bool,
+    pub(crate) http_port: Option<u16>,
     pub(crate) drain_deadline: Duration,
     /// Group and hook.
     pub(crate) lifecycle: Option<(String, String)>,
@@ -50,6 +54,12 @@ impl Settings {
         };
         let is_per_lease = choice("KCL_COORDINATION", "fleet", "per-lease");
         let is_fan_out = choice("KCL_RETRIEVAL", "polling", "fan-out");
+        let is_measured = choice("KCL_METRICS", "no", "yes");
+        let port = value("KCL_HTTP_PORT");
+        let http_port = port.as_deref().and_then(|port| port.parse().ok()).filter(|port| *port > 0);
+        if let Some(port) = port.filter(|_| http_port.is_none()) {
+            problems.push(format!("KCL_HTTP_PORT is {port:?}; 1 to 65535 is expected"));
+        }
         let drain = value("KCL_DRAIN_SECONDS").unwrap_or_else(|| "300".to_owned());
         let drain_seconds = drain.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
         if drain_seconds.is_none() {
@@ -71,6 +81,8 @@ impl Settings {
             application,
             coordination: if is_per_lease { Coordination::PerLease } else { Coordination::Fleet },
             is_fan_out,
+            is_measured,
+            http_port,
             drain_deadline: Duration::from_secs(drain_seconds.unwrap_or_default()),
             lifecycle,
         })
@@ -92,8 +104,13 @@ mod tests {
         assert_eq!((settings.stream.as_str(), settings.application.as_str()), ("orders", "orders-app"));
         assert_eq!(settings.coordination, Coordination::Fleet);
         assert_eq!(
-            (settings.is_fan_out, settings.drain_deadline.as_secs(), settings.lifecycle),
-            (false, 300, None)
+            (
+                settings.is_fan_out,
+                settings.is_measured,
+                settings.drain_deadline.as_secs(),
+                settings.lifecycle
+            ),
+            (false, false, 300, None)
         );
     }
 
@@ -103,6 +120,8 @@ mod tests {
             ("KCL_STREAM", " "),
             ("KCL_COORDINATION", "Kcl3"),
             ("KCL_RETRIEVAL", "pull"),
+            ("KCL_METRICS", "true"),
+            ("KCL_HTTP_PORT", "0"),
             ("KCL_DRAIN_SECONDS", "0"),
             ("KCL_LIFECYCLE_HOOK", "drain"),
         ])
@@ -112,6 +131,8 @@ mod tests {
             "KCL_APPLICATION is not set",
             "KCL_COORDINATION is \"Kcl3\"",
             "KCL_RETRIEVAL is \"pull\"",
+            "KCL_METRICS is \"true\"",
+            "KCL_HTTP_PORT is \"0\"",
             "KCL_DRAIN_SECONDS is \"0\"",
             "KCL_AUTO_SCALING_GROUP and",
         ] {

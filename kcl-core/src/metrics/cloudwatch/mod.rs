@@ -206,6 +206,34 @@ impl CloudWatchSink {
         }
     }
 
+    /// A sink as a configuration says; none if its level is [`MetricsChoice::None`](crate::config::MetricsChoice).
+    ///
+    /// # Errors
+    /// As [`CloudWatchBuilder::build`], and for a dimension that metrics do not have.
+    #[cfg(feature = "config")]
+    pub fn configured(
+        client: Client,
+        configuration: &crate::config::Configuration,
+    ) -> Result<Option<Self>, Error> {
+        use crate::config::MetricsChoice;
+        let metrics = &configuration.metrics;
+        let level = match metrics.level {
+            MetricsChoice::None => return Ok(None),
+            MetricsChoice::Summary => MetricsLevel::Summary,
+            MetricsChoice::Detailed => MetricsLevel::Detailed,
+        };
+        let dimensions = EnabledDimensions::parse(&metrics.enabled_dimensions.join(","))
+            .map_err(|error| Error::new(ErrorKind::Config, format!("metrics.enabledDimensions: {error}")))?;
+        Self::builder(client, &configuration.application)
+            .namespace(configuration.metrics_namespace())
+            .level(level)
+            .dimensions(dimensions)
+            .flush_interval(metrics.buffer_time)
+            .max_queue(metrics.max_queue_size)
+            .build()
+            .map(Some)
+    }
+
     fn aggregate(&self) -> MutexGuard<'_, Aggregate> {
         self.aggregate.lock().unwrap_or_else(PoisonError::into_inner)
     }
