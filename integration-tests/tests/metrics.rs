@@ -31,9 +31,12 @@ use tokio::time::{Instant, sleep};
 const STREAM: &str = "orders";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Sums up what it is told, by metric and by the value of its label.
+/// How often and how much, by metric and by the value of its label.
+type Sums = BTreeMap<(Metric, Option<&'static str>), (u64, f64)>;
+
+/// Sums up what it is told.
 #[derive(Clone, Debug, Default)]
-struct Tally(Arc<Mutex<BTreeMap<(Metric, Option<&'static str>), (u64, f64)>>>);
+struct Tally(Arc<Mutex<Sums>>);
 
 impl MetricsSink for Tally {
     fn record(&self, origin: &Origin, event: &MetricEvent<'_>) {

@@ -267,7 +267,7 @@ impl World {
     /// Reads a shard if it may be started; whether it is now at its end.
     fn read(&mut self, shard: &ShardId, half: bool) -> bool {
         let number = self.number(shard);
-        let lease = self.leases[shard].clone();
+        let lease = Arc::clone(&self.leases[shard]);
         if !self.shards[number].listed {
             return true;
         }

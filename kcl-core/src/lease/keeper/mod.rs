@@ -383,11 +383,11 @@ impl Keeper {
         if row.requested_by.is_none() || !row.is_owned_by(me) {
             return;
         }
-        if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(&row.shard) {
-            if row.counter <= held.row.counter {
-                held.row.requested_by.clone_from(&row.requested_by);
-                held.show_request(me);
-            }
+        if let Some(Slot { state: State::Held(held), .. }) = self.slots.get_mut(&row.shard)
+            && row.counter <= held.row.counter
+        {
+            held.row.requested_by.clone_from(&row.requested_by);
+            held.show_request(me);
         }
     }
 
