@@ -10,12 +10,12 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedHttpCl
 use aws_sdk_kinesis::{Client, Config};
 use kcl_core::metrics::{Datum, Ending, Metric, MetricEvent, MetricsSink, Origin};
 use kcl_core::source::kinesis::{
-    FallbackConfig, FanOutConfig, FanOutConsumer, HttpClientFactory, KinesisStream, Retrieval,
+    FallbackConfig, FanOutConfig, FanOutConsumer, HttpClientFactory, KinesisStream, PollingConfig, Retrieval,
 };
-use kcl_core::testing::{Action, Mishap, Recorder, Rule as Script, World};
+use kcl_core::testing::{Action, Mishap, Part, Recorder, Rule as Script, World};
 use kcl_core::{
     Callback, CheckpointPolicy, Coordination, ErrorPolicy, OnError, ProcessorFailure, SchedulerBuilder,
-    TokioClock,
+    Settings, TokioClock,
 };
 use kcl_lease_memory::MemoryLeaseStore;
 use kcl_local::client::InProcessClient;
@@ -323,6 +323,29 @@ async fn a_checkpoint_that_waits_has_an_age() {
     // Samples 10, 20, 30 and 40 s after the delivery, about.
     let age = stage.tally.sum(Metric::ApplicationCheckpointAge);
     assert!((60_000.0..=140_000.0).contains(&age), "{age}");
+}
+
+fn watchful(builder: SchedulerBuilder) -> SchedulerBuilder {
+    let mut settings = Settings::default();
+    settings.stall_timeout = SECOND * 15;
+    builder.settings(settings)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_and_a_consumer_without_a_sign_of_life_are_stalls() {
+    let mut polling = PollingConfig::default();
+    polling.call_timeout = SECOND * 120;
+    let mut stage = Stage::new(1, Retrieval::Polling(polling), watchful);
+    stage.world.start("alpha").unwrap();
+    sleep(SECOND * 20).await;
+    assert_eq!(stage.tally.sum(Metric::Stalls), 0.0);
+    let hang = stage.faults.add(Rule::on(Service::Kinesis, "GetRecords", Fault::Fail(Seen::Hang)).once());
+    sleep(SECOND * 20).await;
+    assert_eq!((hang.hits(), stage.tally.of(Metric::Stalls, "source")), (1, 1.0));
+    stage.world.freeze("alpha", Part::Consumer("shardId-000000000000".into())).unwrap();
+    sleep(SECOND * 120).await;
+    assert_eq!(stage.tally.of(Metric::Stalls, "consumer"), 1.0);
+    assert_eq!(stage.tally.of(Metric::Stalls, "source"), 1.0);
 }
 
 fn fan_out(fallback: Option<FallbackConfig>) -> Retrieval {
