@@ -179,7 +179,6 @@ impl DynamoLeaseStore {
     }
 }
 
-/// Fills in a request. Fails only if a mandatory part of a key or tag is missing.
 /// What the table may serve; nothing if it is on demand, which the service describes as zero units.
 fn provisioned(table: &TableDescription) -> Option<ProvisionedUnits> {
     let throughput = table.provisioned_throughput()?;
@@ -191,6 +190,7 @@ fn provisioned(table: &TableDescription) -> Option<ProvisionedUnits> {
     ))
 }
 
+/// Fills in a request. Fails only if a mandatory part of a key or tag is missing.
 fn describe_wanted(
     request: CreateTableFluentBuilder,
     settings: &TableSettings,
