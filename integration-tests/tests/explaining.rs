@@ -27,9 +27,7 @@ const FIRST: &str = "shardId-000000000000";
 const OTHER: &str = "shardId-000000000001";
 
 fn explain(handle: &SchedulerHandle, shard: &str) -> Explanation {
-    let explanation = handle.explain(&shard.into());
-    println!("{explanation}");
-    explanation
+    handle.explain(&shard.into())
 }
 
 fn kinds(handle: &SchedulerHandle) -> Vec<ProblemKind> {
@@ -325,7 +323,6 @@ async fn a_hand_over_names_the_next_owner_and_the_callback_it_waits_for() {
         told.extend([FIRST, OTHER].map(|shard| alpha.handle.explain(&shard.into())));
     }
     let handing = told.iter().find(|told| matches!(told.cause, Cause::HandingOver { .. })).unwrap();
-    println!("{handing}");
     let Cause::HandingOver { to, waits_for: Some((name, _)) } = &handing.cause else { panic!("{handing:?}") };
     assert_eq!((to.as_str(), *name), ("beta", "process_records"));
 }
