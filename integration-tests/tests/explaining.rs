@@ -1,11 +1,6 @@
 //! Each explanation in a run that deserves it, and health that tells "no traffic" from "not processing".
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a broken expectation ends the test; what is explained is shown"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a broken expectation ends the test")]
 
 use std::time::Duration;
 

@@ -154,6 +154,8 @@ async fn a_passing_failure_is_retried_once_and_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_told_once_costs_the_values_of_its_calls_and_counts_them() {
     let log = Log::default();
+    // With a single dispatcher in the process, a line that another test comes to first would be switched off for all.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(log.clone());
     let (sink, capture, faults) = sink(|builder| builder);
     let denied = Fault::Fail(Seen::Error(errors::access_denied()));

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
-use tracing::{Event, Level, Subscriber};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -40,6 +40,9 @@ impl Log {
     /// Keeps what this thread logs at `level` or above until the guard is dropped.
     pub(crate) fn keep(level: LevelFilter) -> (Self, DefaultGuard) {
         let log = Self::default();
+        // With a single dispatcher in the process, a line that another thread comes to first would be switched off for all.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let subscriber = tracing_subscriber::registry().with(Keeper(log.clone()).with_filter(level));
         (log, tracing::subscriber::set_default(subscriber))
     }
